@@ -1,0 +1,10 @@
+//! Names as the pod knows them: [`shim`] answers the app's queries with the pod's nameservers, [`resolv_conf`] and
+//! [`hosts`] are the two files that lead the app there.
+
+pub mod hosts;
+pub mod in_place;
+pub(crate) mod lookup;
+mod query;
+pub mod resolv_conf;
+pub mod shim;
+mod tcp;

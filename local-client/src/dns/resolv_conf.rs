@@ -1,0 +1,122 @@
+//! `/etc/resolv.conf` (resolv.conf(5)): the pod's, but for the nameserver.
+
+use std::net::IpAddr;
+
+/// The pod's `/etc/resolv.conf` with `nameserver` as its only nameserver. Everything else stays as it is: search list,
+/// options, comments.
+pub fn with_nameserver(pods: &[u8], nameserver: IpAddr) -> Vec<u8> {
+    let mut text = format!("nameserver {nameserver}\n").into_bytes();
+    for line in lines(pods).filter(|line| keyword(line) != Some(b"nameserver")) {
+        text.extend_from_slice(line);
+        text.push(b'\n');
+    }
+    text
+}
+
+/// The search list of a pod.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Search(Vec<String>);
+
+impl Search {
+    /// Reads the search list of a `/etc/resolv.conf`. The last `search` or `domain` counts, as with every resolver.
+    pub fn parse(text: &[u8]) -> Search {
+        let last = lines(text)
+            .filter(|line| matches!(keyword(line), Some(b"search" | b"domain")))
+            .last()
+            .unwrap_or_default();
+        let entries = String::from_utf8_lossy(last)
+            .split_ascii_whitespace()
+            .skip(1)
+            .map(|entry| entry.trim_end_matches('.').to_ascii_lowercase())
+            .filter(|entry| !entry.is_empty())
+            .collect();
+        Search(entries)
+    }
+
+    /// The entries in lower case, without trailing dots.
+    pub fn entries(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str)
+    }
+
+    /// The domain below which the cluster's Services are, such as `svc.cluster.local`. `None` where the pod does not use
+    /// the cluster's DNS.
+    pub fn services(&self) -> Option<&str> {
+        // The shortest, as a namespace may be called "svc", too.
+        self.entries()
+            .filter(|entry| entry.starts_with("svc."))
+            .min_by_key(|entry| entry.len())
+    }
+
+    /// The pod's namespace.
+    pub fn namespace(&self) -> Option<&str> {
+        let services = self.services()?;
+        self.entries().find_map(|entry| {
+            let namespace = entry.strip_suffix(services)?.strip_suffix('.')?;
+            (!namespace.is_empty() && !namespace.contains('.')).then_some(namespace)
+        })
+    }
+}
+
+fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let text = text.strip_suffix(b"\n").unwrap_or(text);
+    text.split(|byte| *byte == b'\n')
+}
+
+/// The first word of a line; a comment's is its `#` or `;` and what clings to it.
+fn keyword(line: &[u8]) -> Option<&[u8]> {
+    line.split(u8::is_ascii_whitespace)
+        .find(|word| !word.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+
+    const SHIM: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+    fn rendered(text: &[u8]) -> String {
+        String::from_utf8(with_nameserver(text, SHIM)).unwrap()
+    }
+
+    #[test]
+    fn all_but_the_nameservers_stays() {
+        let pods = b"search a.svc.cluster.local svc.cluster.local cluster.local\n# nameserver 1.2.3.4\nnameserver 198.18.0.10\n\tnameserver\tfd00::a\noptions ndots:5  timeout:1 \n; end";
+        assert_eq!(
+            rendered(pods),
+            "nameserver 127.0.0.1\nsearch a.svc.cluster.local svc.cluster.local cluster.local\n# nameserver 1.2.3.4\noptions ndots:5  timeout:1 \n; end\n"
+        );
+    }
+
+    #[test]
+    fn odd_files_keep_their_bytes() {
+        assert_eq!(
+            rendered(b"nameservers x\n"),
+            "nameserver 127.0.0.1\nnameservers x\n"
+        );
+        assert_eq!(
+            rendered(b"options a\n\n"),
+            "nameserver 127.0.0.1\noptions a\n\n"
+        );
+        let bytes = with_nameserver(b"# \xff\n", SHIM);
+        assert_eq!(bytes, b"nameserver 127.0.0.1\n# \xff\n");
+    }
+
+    #[test]
+    fn the_search_list_tells_domain_and_namespace() {
+        for (text, services, namespace) in [
+            ("search a.svc.x.y svc.x.y x.y", Some("svc.x.y"), Some("a")),
+            ("search SVC.X.Y. A.svc.x.y", Some("svc.x.y"), Some("a")),
+            ("search svc.svc.x svc.x x", Some("svc.x"), Some("svc")),
+            ("search lan\nsearch b.svc.x svc.x", Some("svc.x"), Some("b")),
+            ("search b.svc.x svc.x\ndomain lan", None, None),
+            ("search svc.x", Some("svc.x"), None),
+            ("#search svc.x", None, None),
+            ("", None, None),
+        ] {
+            let search = Search::parse(text.as_bytes());
+            assert_eq!(search.services(), services, "{text}");
+            assert_eq!(search.namespace(), namespace, "{text}");
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Connections from the cluster to the app.
+
+use crate::config::Exposed;
+use crate::pod::{Caller, Incoming};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tunnel::copy;
+
+/// How long the app may take to accept a connection; it shares our network, so only a full backlog takes any time.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Connections to one port at once; callers over it wait in the pod.
+const CONNECTIONS: usize = 4096;
+
+/// Leads callers of the pod's port to the app until `shutdown`. Connections run on `tracker` and end with their streams.
+pub async fn run(
+    exposed: Exposed,
+    mut incoming: Incoming,
+    tracker: TaskTracker,
+    shutdown: CancellationToken,
+) {
+    let port = Arc::new(Port {
+        exposed,
+        reachable: AtomicBool::new(true),
+    });
+    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let next = async {
+            let permit = room.clone().acquire_owned().await.ok()?;
+            Some((permit, incoming.0.recv().await?))
+        };
+        let Some(Some((permit, caller))) = shutdown.run_until_cancelled(next).await else {
+            return;
+        };
+        let port = port.clone();
+        tracker.spawn(async move {
+            port.serve(caller).await;
+            drop(permit);
+        });
+    }
+}
+
+struct Port {
+    exposed: Exposed,
+    /// Whether the app took the last connection; tells a failure that is news from one that is not.
+    reachable: AtomicBool,
+}
+
+impl Port {
+    /// Takes the caller in only once the app is connected: dropped before, it is reset as by a port nobody listens on.
+    async fn serve(&self, caller: Caller) {
+        let (from, Exposed { local, remote }) = (caller.from.clone(), self.exposed);
+        let app = match connect(local).await {
+            Ok(app) => app,
+            Err(error) if self.reachable.swap(false, Ordering::Relaxed) => {
+                return tracing::warn!(
+                    "{from} called port {remote} and was reset: your program does not answer on port {local}: {error}"
+                );
+            }
+            Err(error) => return tracing::debug!("{from}: port {local}: {error}"),
+        };
+        self.reachable.store(true, Ordering::Relaxed);
+        // A reset reaches both sides by itself.
+        let Ok(stream) = caller.accept().await else {
+            return copy::reset(&app);
+        };
+        let _ = copy::splice(app, stream).await;
+    }
+}
+
+/// Connects to the app, whichever loopback address it listens on.
+async fn connect(port: u16) -> io::Result<TcpStream> {
+    let either = async {
+        match attempt(Ipv4Addr::LOCALHOST.into(), port).await {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                // Without IPv6 the second error would hide what matters.
+                let second = attempt(Ipv6Addr::LOCALHOST.into(), port).await;
+                second.map_err(|_| error)
+            }
+            outcome => outcome,
+        }
+    };
+    tokio::time::timeout(CONNECT_TIMEOUT, either).await?
+}
+
+async fn attempt(address: IpAddr, port: u16) -> io::Result<TcpStream> {
+    let app = TcpStream::connect((address, port)).await?;
+    // With nobody listening, a port out of the ephemeral range can be connected to itself.
+    if app.local_addr()? == app.peer_addr()? {
+        return Err(io::ErrorKind::ConnectionRefused.into());
+    }
+    copy::tune(&app)?;
+    Ok(app)
+}

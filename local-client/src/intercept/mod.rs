@@ -1,0 +1,27 @@
+//! How the app's connections come to the client: [`loopback`] without any privilege, and [`socks`] beside it.
+
+pub(crate) mod accept;
+pub mod loopback;
+mod outbound;
+pub mod socks;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+/// What a mode of interception does with the pod's DNS answers.
+#[async_trait]
+pub trait Intercept: Send + Sync + 'static {
+    /// Called with every answer before it leaves for the app; what it returns is sent. Both are DNS messages in wire format.
+    async fn on_answer(&self, query: &Bytes, answer: Bytes) -> Bytes;
+}
+
+/// Leaves every answer as the pod's nameservers gave it: names are caught by nothing but the SOCKS5 proxy.
+#[derive(Debug, Clone, Copy)]
+pub struct PassThrough;
+
+#[async_trait]
+impl Intercept for PassThrough {
+    async fn on_answer(&self, _: &Bytes, answer: Bytes) -> Bytes {
+        answer
+    }
+}

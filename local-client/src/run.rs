@@ -1,0 +1,231 @@
+//! The main job, in order: connect, take over names, ports and files, say `ready`, and undo it all at the end.
+
+use crate::cluster;
+use crate::config::{self, Options};
+use crate::dns::in_place::InPlace;
+use crate::dns::{hosts, resolv_conf, shim};
+use crate::environment::files::EnvFiles;
+use crate::environment::{filter, rewrite};
+use crate::error::Error;
+use crate::intercept::loopback::Loopback;
+use crate::intercept::{Intercept, PassThrough, socks};
+use crate::pod::Pod;
+use crate::session::{Session, identity};
+use crate::{expose, health};
+use std::future::poll_fn;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, UdpSocket};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Where the environment files go.
+const OUTPUT: &str = "/output";
+/// Where the app's resolver asks.
+const DNS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 53);
+/// Where the SOCKS5 proxy listens.
+const SOCKS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 1080);
+/// For everything to end once it was told to; what has not by then is cut off.
+const END_TIMEOUT: Duration = Duration::from_millis(700);
+
+/// Runs until SIGTERM or SIGINT; a second one ends it at once.
+///
+/// # Errors
+/// What ends the client before; the message is for people.
+pub async fn run(options: Options) -> Result<(), Error> {
+    // As PID 1, signals are ignored unless they are handled: from the very start.
+    let mut signals = Signals::new()?;
+    let shutdown = CancellationToken::new();
+    let job = job(options, shutdown.clone());
+    tokio::pin!(job);
+    tokio::select! {
+        outcome = &mut job => return outcome,
+        () = signals.next() => shutdown.cancel(),
+    }
+    tokio::select! {
+        outcome = tokio::time::timeout(END_TIMEOUT, &mut job) => outcome.unwrap_or(Ok(())),
+        () = signals.next() => Ok(()),
+    }
+}
+
+async fn job(options: Options, shutdown: CancellationToken) -> Result<(), Error> {
+    let target = options.target.clone().ok_or_else(|| {
+        Error::Usage(
+            "which workload? Give the name of the Deployment that runs telepresence-remote".into(),
+        )
+    })?;
+    let files = EnvFiles::prepare(Path::new(OUTPUT), target.name(), options.uid)?;
+    let key = identity::load(&options)?;
+    let connecting = async { Session::start(cluster::dialer(&options).await?, key).await };
+    let Some(session) = shutdown.run_until_cancelled(connecting).await else {
+        return Ok(());
+    };
+    let session = Arc::new(session?);
+
+    let tracker = TaskTracker::new();
+    let supervisor = {
+        let (session, shutdown) = (session.clone(), shutdown.clone());
+        tracker.spawn(async move { session.supervise(shutdown).await })
+    };
+    let started = shutdown
+        .run_until_cancelled(start(&options, &session, files, &tracker, &shutdown))
+        .await;
+    let outcome = match started {
+        Some(Ok(taken)) => {
+            tracing::info!("ready");
+            shutdown.cancelled().await;
+            taken.give_back();
+            Ok(())
+        }
+        Some(Err(error)) => Err(error),
+        None => Ok(()),
+    };
+    shutdown.cancel();
+    // The supervisor does not panic; its end is all that matters.
+    let _ = supervisor.await;
+    outcome
+}
+
+/// What must be given back at the end.
+struct Taken {
+    files: EnvFiles,
+    resolv_conf: InPlace,
+    hosts: InPlace,
+}
+
+impl Taken {
+    fn give_back(self) {
+        self.files.remove();
+        self.resolv_conf.restore();
+        self.hosts.restore();
+    }
+}
+
+/// Everything between the first connection and `ready`.
+async fn start(
+    options: &Options,
+    session: &Arc<Session>,
+    files: EnvFiles,
+    tracker: &TaskTracker,
+    shutdown: &CancellationToken,
+) -> Result<Taken, Error> {
+    let pod: Arc<dyn Pod> = session.clone();
+    let facts = pod.facts();
+    let health = health::bind(Path::new(health::SOCKET))
+        .map_err(|error| Error::Local(format!("{} cannot be bound: {error}", health::SOCKET)))?;
+    let bound = |what: &'static str| {
+        move |error| {
+            Error::Local(format!(
+                "the port of {what} is taken in this network namespace: {error}"
+            ))
+        }
+    };
+    let dns_udp = UdpSocket::bind(DNS)
+        .await
+        .map_err(bound("DNS, 127.0.0.1:53/udp"))?;
+    let dns_tcp = TcpListener::bind(DNS)
+        .await
+        .map_err(bound("DNS, 127.0.0.1:53"))?;
+    let socks = TcpListener::bind(SOCKS)
+        .await
+        .map_err(bound("SOCKS5, 127.0.0.1:1080"))?;
+
+    for exposed in &options.expose {
+        let incoming = pod
+            .listen(exposed.remote)
+            .await
+            .map_err(|error| Error::Target(error.to_string()))?;
+        tracing::info!(
+            "port {} of the pod leads to port {} here",
+            exposed.remote,
+            exposed.local
+        );
+        tracker.spawn(expose::run(
+            *exposed,
+            incoming,
+            tracker.clone(),
+            shutdown.clone(),
+        ));
+    }
+
+    let loopback = options.intercept != config::Intercept::Socks;
+    let intercept: Arc<dyn Intercept> = if loopback {
+        Loopback::new(
+            pod.clone(),
+            &options.proxy,
+            options.expose.iter().map(|exposed| exposed.local),
+            tracker.clone(),
+            shutdown.clone(),
+        )
+    } else {
+        Arc::new(PassThrough)
+    };
+    if options.intercept == config::Intercept::Auto {
+        tracing::info!(
+            "intercept loopback: TCP to Services and --proxy hosts by name; no UDP and no bare addresses, for which there is SOCKS5 on {SOCKS}"
+        );
+    }
+    let mut variables = filter::outgoing(&facts, session.declared_environment());
+    if loopback {
+        variables = rewrite::rewrite(pod.as_ref(), variables).await;
+    }
+
+    tracker.spawn(shim::run(
+        dns_udp,
+        dns_tcp,
+        pod.clone(),
+        intercept,
+        shutdown.clone(),
+    ));
+    tracker.spawn(socks::run(socks, pod, tracker.clone(), shutdown.clone()));
+    {
+        let (session, shutdown) = (session.clone(), shutdown.clone());
+        tracker.spawn(async move { health::run(health, &session, shutdown).await });
+    }
+    let resolv_conf = InPlace::edit(Path::new("/etc/resolv.conf"), |_| {
+        resolv_conf::with_nameserver(&facts.resolv_conf.0, DNS.ip())
+    })?;
+    let hosts = InPlace::edit(Path::new("/etc/hosts"), |own| {
+        hosts::with_aliases(own, &facts.hosts.0)
+    })?;
+    files.write(&variables)?;
+    Ok(Taken {
+        files,
+        resolv_conf,
+        hosts,
+    })
+}
+
+/// SIGTERM and SIGINT.
+struct Signals([Signal; 2]);
+
+impl Signals {
+    fn new() -> Result<Signals, Error> {
+        let on = |kind| {
+            signal(kind).map_err(|error| Error::Local(format!("cannot handle signals: {error}")))
+        };
+        Ok(Signals([
+            on(SignalKind::terminate())?,
+            on(SignalKind::interrupt())?,
+        ]))
+    }
+
+    /// The next of either. Cancel-safe.
+    async fn next(&mut self) {
+        poll_fn(|context| {
+            let any = self
+                .0
+                .iter_mut()
+                .any(|signal| signal.poll_recv(context).is_ready());
+            if any {
+                std::task::Poll::Ready(())
+            } else {
+                std::task::Poll::Pending
+            }
+        })
+        .await;
+    }
+}

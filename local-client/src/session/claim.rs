@@ -1,0 +1,116 @@
+//! Claiming a port of the pod, with patience for a holder that may be about to leave.
+
+use super::connection::Connection;
+use crate::pod::ListenError;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+use tunnel::claims::{Claim, RefusalReason, Report};
+
+/// How long a port held by another client is waited for.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Between two attempts.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Claims `port`, waiting [`PATIENCE`] for another holder, who is named in the log.
+pub(super) async fn claim(connection: &Connection, port: u16) -> Result<(), ListenError> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut named = false;
+    loop {
+        if connection.request_port(port).await? {
+            return Ok(());
+        }
+        let report = connection.claims().await.ok_or(ListenError::LinkDown)?;
+        let error = explain(&report, port);
+        let ListenError::Held { holder, .. } = &error else {
+            return Err(error);
+        };
+        if Instant::now() >= deadline {
+            return Err(error);
+        }
+        if !named {
+            named = true;
+            tracing::warn!(
+                "port {port} of the pod is held by {holder}; waiting {} s for it",
+                PATIENCE.as_secs()
+            );
+        }
+        sleep(RETRY).await;
+    }
+}
+
+/// Why `port` was refused.
+fn explain(report: &Report, port: u16) -> ListenError {
+    let refusal = report.refusals.iter().rev().find(|r| r.port == port);
+    match refusal.map(|r| &r.reason) {
+        Some(RefusalReason::InUse) => ListenError::InUse(port),
+        Some(RefusalReason::Permission) => ListenError::Permission(port),
+        Some(RefusalReason::Other(reason)) => ListenError::Other {
+            port,
+            reason: reason.clone(),
+        },
+        Some(RefusalReason::Held) | None => ListenError::Held {
+            port,
+            holder: report
+                .claims
+                .iter()
+                .find(|claim| claim.port == port)
+                .map_or_else(|| "another client, which left just now".into(), describe),
+        },
+    }
+}
+
+fn describe(claim: &Claim) -> String {
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |time| time.as_secs());
+    let minutes = now.saturating_sub(claim.since) / 60;
+    format!(
+        "\"{}\" (key {}) for {minutes} min",
+        claim.comment, claim.fingerprint
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tunnel::claims::Refusal;
+
+    fn report(reason: RefusalReason) -> Report {
+        Report {
+            claims: vec![Claim {
+                address: String::new(),
+                port: 80,
+                fingerprint: "SHA256:abc".into(),
+                comment: "someone".into(),
+                since: 0,
+                yours: false,
+            }],
+            refusals: vec![Refusal {
+                address: String::new(),
+                port: 80,
+                reason,
+            }],
+        }
+    }
+
+    #[test]
+    fn the_holder_is_named() {
+        let text = explain(&report(RefusalReason::Held), 80).to_string();
+        assert!(
+            text.contains("someone") && text.contains("SHA256:abc"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn other_reasons_are_told_apart() {
+        assert_eq!(
+            explain(&report(RefusalReason::InUse), 80),
+            ListenError::InUse(80)
+        );
+        assert_eq!(
+            explain(&report(RefusalReason::Permission), 80),
+            ListenError::Permission(80)
+        );
+    }
+}

@@ -1,0 +1,30 @@
+//! Liveness: a half-dead link accepts everything and delivers nothing, so only what arrives counts.
+
+use super::handler::Handler;
+use russh::client::Handle;
+use std::time::Duration;
+use tokio::time::{Instant, sleep_until, timeout_at};
+use tunnel::carrier::Gate;
+
+/// Between two heartbeats.
+const INTERVAL: Duration = Duration::from_secs(2);
+/// A link on which nothing arrived for this long is dead.
+pub const DEAD_AFTER: Duration = Duration::from_secs(6);
+
+/// Sends heartbeats until nothing has arrived for [`DEAD_AFTER`]. Any byte from the other end counts, the answers to the
+/// heartbeats (`keepalive@openssh.com`, which every SSH server answers) among them.
+pub async fn until_dead(handle: &Handle<Handler>, gate: &Gate) {
+    let mut next = Instant::now();
+    loop {
+        let deadline = Instant::from_std(gate.last_received()) + DEAD_AFTER;
+        if deadline <= Instant::now() {
+            return;
+        }
+        if next <= Instant::now() {
+            next = Instant::now() + INTERVAL;
+            // A session whose loop takes no message any more is as dead as its link; the deadline finds it.
+            let _ = timeout_at(deadline, handle.send_keepalive(true)).await;
+        }
+        sleep_until(next.min(deadline)).await;
+    }
+}

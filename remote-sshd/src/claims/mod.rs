@@ -1,0 +1,164 @@
+//! Claims: ports of the pod that a client listens on (tcpip-forward, RFC 4254 7.1).
+//!
+//! A claim belongs to the holder of a key. A connection with the same key takes it over at once, with the listener and
+//! all that waits in its queue: a client that lost its link is back before the server has noticed. What the old
+//! connection does after that no longer concerns the claim. Another key is refused.
+
+mod bind;
+mod callers;
+
+use crate::connection::Connection;
+use crate::keyring::Identity;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::info;
+use tunnel::claims::{Claim, RefusalReason};
+
+/// All claims of the server.
+#[derive(Default)]
+pub(crate) struct Claims {
+    held: Mutex<Vec<Held>>,
+    /// The tasks that accept; each ends with its claim.
+    tasks: TaskTracker,
+}
+
+/// A claim; dropping it frees the port.
+struct Held {
+    /// As requested: part of the name by which the client knows the claim.
+    address: String,
+    port: u16,
+    identity: Identity,
+    since: SystemTime,
+    owner: watch::Sender<Arc<Connection>>,
+    listeners: Vec<Arc<TcpListener>>,
+    bound: Vec<SocketAddr>,
+    accepting: CancellationToken,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.accepting.cancel();
+        for listener in &self.listeners {
+            // Frees the port now, and not when the task that accepts is next run. An error leaves it to that.
+            let _ = socket2::SockRef::from(listener.as_ref()).shutdown(std::net::Shutdown::Both);
+        }
+    }
+}
+
+impl Claims {
+    fn held(&self) -> MutexGuard<'_, Vec<Held>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Claims `port` (0: any) on `address` for `owner`; returns the port.
+    pub(crate) fn claim(
+        &self,
+        owner: &Arc<Connection>,
+        address: &str,
+        port: u16,
+    ) -> Result<u16, RefusalReason> {
+        let mut held = self.held();
+        let same = |claim: &&mut Held| claim.port == port && claim.address == address;
+        if let Some(claim) = held.iter_mut().find(same) {
+            if claim.identity != *owner.identity() || claim.owner.borrow().id() == owner.id() {
+                return Err(RefusalReason::Held);
+            }
+            claim.owner.send_replace(owner.clone());
+            info!(
+                address,
+                port, "port taken over from an older connection of the same client"
+            );
+            return Ok(port);
+        }
+        let bound = bind::bind(address, port).map_err(|reason| match reason {
+            RefusalReason::InUse if held.iter().any(|claim| claim.port == port) => {
+                RefusalReason::Held
+            }
+            reason => reason,
+        })?;
+        let (owner_sender, owner_receiver) = watch::channel(owner.clone());
+        let accepting = CancellationToken::new();
+        let name: Arc<str> = address.into();
+        let listeners: Vec<_> = bound.listeners.into_iter().map(Arc::new).collect();
+        for listener in &listeners {
+            let accept = callers::accept(
+                listener.clone(),
+                owner_receiver.clone(),
+                bound.port,
+                name.clone(),
+            );
+            let task = accepting.clone().run_until_cancelled_owned(accept);
+            self.tasks.spawn(task);
+        }
+        held.push(Held {
+            address: address.to_owned(),
+            port: bound.port,
+            identity: owner.identity().clone(),
+            since: SystemTime::now(),
+            owner: owner_sender,
+            listeners,
+            bound: bound.addresses,
+            accepting,
+        });
+        info!(address, port = bound.port, "listening for the client");
+        Ok(bound.port)
+    }
+
+    /// Gives up one claim of `owner`; whether there was one.
+    pub(crate) fn cancel(&self, owner: &Connection, address: &str, port: u16) -> bool {
+        let mut held = self.held();
+        let before = held.len();
+        held.retain(|claim| {
+            claim.owner.borrow().id() != owner.id()
+                || claim.address != address
+                || claim.port != port
+        });
+        held.len() != before
+    }
+
+    /// Gives up all claims that are still `owner`'s.
+    pub(crate) fn release(&self, owner: &Connection) {
+        self.held()
+            .retain(|claim| claim.owner.borrow().id() != owner.id());
+    }
+
+    /// Gives up all claims, for good.
+    pub(crate) async fn end(&self) {
+        self.held().clear();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// Every claim, as `asker` is to see it.
+    pub(crate) fn report(&self, asker: &Connection) -> Vec<Claim> {
+        let seconds = |since: SystemTime| {
+            since
+                .duration_since(SystemTime::UNIX_EPOCH)
+                .map_or(0, |age| age.as_secs())
+        };
+        self.held()
+            .iter()
+            .map(|claim| Claim {
+                address: claim.address.clone(),
+                port: claim.port,
+                fingerprint: claim.identity.fingerprint.clone(),
+                comment: claim.identity.comment.clone(),
+                since: seconds(claim.since),
+                yours: claim.identity == *asker.identity(),
+            })
+            .collect()
+    }
+
+    /// Whether connecting to `target` would reach a claim's listener.
+    pub(crate) fn cover(&self, target: SocketAddr) -> bool {
+        self.held()
+            .iter()
+            .flat_map(|claim| &claim.bound)
+            .any(|bound| crate::own::reaches(target, *bound))
+    }
+}

@@ -1,0 +1,344 @@
+//! One SSH connection, from the accepted socket to its end, and what an authenticated client may do with it.
+
+use crate::handler::Handler;
+use crate::keyring::{Admission, Identity};
+use crate::pod::PodFiles;
+use crate::server::Server;
+use crate::{dns, facts, outbound};
+use russh::server::{ChannelOpenHandle, Handle, Msg, RunningSession};
+use russh::{Channel, ChannelId, Disconnect, Error};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{Instrument, Span, debug, debug_span, info};
+use tunnel::carrier::Gate;
+use tunnel::channel::{self, Link};
+use tunnel::claims::{Refusal, Report};
+use tunnel::ident::Peer;
+use tunnel::stream::Stream;
+use tunnel::{carrier, copy, message};
+
+/// How long a client that is told to leave may take to do so.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Refusals that are remembered for the client to read.
+const REFUSALS: usize = 64;
+
+/// An authenticated client.
+pub(crate) struct Connection {
+    id: u64,
+    admission: Admission,
+    peer: Peer,
+    handle: Handle,
+    link: Link,
+    ended: CancellationToken,
+    server: Arc<Server>,
+    /// What the log says of this connection; russh runs the handler in a task that has none.
+    span: Span,
+    streams: AtomicU64,
+    queries: Arc<Semaphore>,
+    refusals: Mutex<Vec<Refusal>>,
+}
+
+/// What a connection is made of before its client is known.
+pub(crate) struct Login {
+    pub(crate) id: u64,
+    pub(crate) server: Arc<Server>,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) tracker: TaskTracker,
+    pub(crate) ended: CancellationToken,
+    pub(crate) span: Span,
+    pub(crate) done: oneshot::Sender<Arc<Connection>>,
+}
+
+impl Login {
+    /// The client is authenticated.
+    pub(crate) fn finish(
+        self,
+        admission: Admission,
+        peer: Peer,
+        handle: Handle,
+    ) -> Arc<Connection> {
+        let connection = Arc::new(Connection {
+            id: self.id,
+            admission,
+            peer,
+            handle,
+            link: Link {
+                gate: self.gate,
+                tracker: self.tracker,
+                records: peer.is_ours(),
+                closes_first: false,
+            },
+            ended: self.ended,
+            server: self.server,
+            span: self.span,
+            streams: AtomicU64::new(0),
+            queries: Arc::new(Semaphore::new(dns::relay::QUERIES)),
+            refusals: Mutex::default(),
+        });
+        // The receiver is gone if the grace period ended at this very moment.
+        let _ = self.done.send(connection.clone());
+        connection
+    }
+}
+
+/// Runs SSH on an accepted socket until it ends, or the server does.
+pub(crate) async fn serve(
+    server: Arc<Server>,
+    tcp: TcpStream,
+    id: u64,
+    unauthenticated: OwnedSemaphorePermit,
+) {
+    let deadline = Instant::now() + server.limits().login;
+    if let Err(error) = copy::tune(&tcp) {
+        return debug!(%error, "the connection is gone already");
+    }
+    let (tracker, ended) = (TaskTracker::new(), CancellationToken::new());
+    let (carrier, gate) = carrier::carry(tcp, &tracker);
+    let (done, authenticated) = oneshot::channel();
+    let handler = Handler::new(Login {
+        id,
+        server: server.clone(),
+        gate: gate.clone(),
+        tracker: tracker.clone(),
+        ended: ended.clone(),
+        span: Span::current(),
+        done,
+    });
+    let ssh = russh::server::run_stream(server.ssh(), carrier, handler);
+    let outcome = match timeout_at(deadline, ssh).await {
+        Ok(Ok(session)) => {
+            let login = timeout_at(deadline, authenticated).await;
+            drop(unauthenticated);
+            match login {
+                Ok(Ok(connection)) => attend(&connection, session).await,
+                // Too slow, or turned away.
+                Ok(Err(_)) | Err(_) => {
+                    gate.close();
+                    session.await
+                }
+            }
+        }
+        Ok(Err(error)) => Err(error),
+        Err(_) => Err(Error::ConnectionTimeout),
+    };
+    ended.cancel();
+    tracker.close();
+    tracker.wait().await;
+    match outcome {
+        Ok(()) => debug!("ended"),
+        Err(error) => debug!(%error, "ended"),
+    }
+}
+
+/// Stays with an authenticated client until it leaves, or has to.
+async fn attend(
+    connection: &Connection,
+    mut session: RunningSession<Handler>,
+) -> Result<(), Error> {
+    info!(client = %connection.identity(), ours = connection.peer.is_ours(), "connected");
+    let ended = tokio::select! {
+        ended = &mut session => Some(ended),
+        () = connection.server.leaving() => connection.dismiss(&mut session).await,
+        () = silence(&connection.link.gate, connection.server.limits().silence) => None,
+    };
+    connection.server.claims().release(connection);
+    let ended = match ended {
+        Some(ended) => ended,
+        None => {
+            // russh may be waiting for a stream that nobody reads: first the streams.
+            connection.ended.cancel();
+            connection.link.gate.close();
+            session.await
+        }
+    };
+    info!("disconnected");
+    ended
+}
+
+/// Waits until nothing has been received for as long as `limit`.
+async fn silence(gate: &Gate, limit: Duration) {
+    while let Some(rest) = limit.checked_sub(gate.last_received().elapsed()) {
+        sleep(rest).await;
+    }
+}
+
+impl Connection {
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.admission.identity
+    }
+
+    pub(crate) fn peer(&self) -> Peer {
+        self.peer
+    }
+
+    pub(crate) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    pub(crate) fn span(&self) -> &Span {
+        &self.span
+    }
+
+    pub(crate) fn link(&self) -> &Link {
+        &self.link
+    }
+
+    pub(crate) fn files(&self) -> &PodFiles {
+        self.server.files()
+    }
+
+    /// Waits for the connection's end.
+    pub(crate) async fn ended(&self) {
+        self.ended.cancelled().await;
+    }
+
+    /// The number of the next stream, for the log.
+    pub(crate) fn next_stream(&self) -> u64 {
+        self.streams.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Whether `target` is one of this server's listeners.
+    pub(crate) fn is_own(&self, target: SocketAddr) -> bool {
+        self.server.is_own(target)
+    }
+
+    /// Runs a stream; the server does not end before it, within its grace period.
+    pub(crate) fn spawn_stream(&self, stream: impl Future<Output = ()> + Send + 'static) {
+        let tracked = self.server.streams().track_future(stream);
+        self.link.tracker.spawn(tracked);
+    }
+
+    /// Accepts a channel. When this returns, the confirmation is on its way ahead of all that is sent.
+    pub(crate) async fn confirm(&self, reply: ChannelOpenHandle, channel: ChannelId) {
+        reply.accept().await;
+        // russh empties its queue of replies before it takes a message, but a reply and a message that come in between are
+        // seen in the wrong order, and the bytes of an unknown channel are dropped. So the first message is one without
+        // effect: the answer to a request that was never made.
+        let _ = self.handle.channel_success(channel).await;
+    }
+
+    /// Copies between a connection of the pod and a stream to the client, until the end of either.
+    pub(crate) async fn carry(&self, tcp: TcpStream, stream: Stream) {
+        if let Err(error) = copy::tune(&tcp) {
+            debug!(%error, "the connection is gone already");
+        }
+        match copy::splice_until(tcp, stream, self.ended()).await {
+            Ok(copied) => debug!(copied.sent, copied.received, "ended"),
+            Err(error) => debug!(%error, "ended"),
+        }
+    }
+
+    /// direct-tcpip: a connection from within the pod.
+    pub(crate) fn open(
+        self: &Arc<Self>,
+        host: &str,
+        port: u32,
+        channel: Channel<Msg>,
+        reply: ChannelOpenHandle,
+    ) {
+        let id = self.next_stream();
+        let span = debug_span!(parent: &self.span, "dial", id, host, port);
+        let open = outbound::open(self.clone(), host.to_owned(), port, channel, reply);
+        self.spawn_stream(open.instrument(span));
+    }
+
+    /// tcpip-forward: listens on a port of the pod; returns the port.
+    pub(crate) fn claim(self: &Arc<Self>, address: &str, port: u32) -> Option<u16> {
+        let _log = self.span.enter();
+        let port = u16::try_from(port).ok()?;
+        let reason = match self.server.claims().claim(self, address, port) {
+            Ok(port) => return Some(port),
+            Err(reason) => reason,
+        };
+        info!(address, port, ?reason, client = %self.identity(), "cannot listen for the client");
+        self.remember(Refusal {
+            address: address.to_owned(),
+            port,
+            reason,
+        });
+        None
+    }
+
+    fn remember(&self, refusal: Refusal) {
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        refusals.retain(|old| old.port != refusal.port || old.address != refusal.address);
+        if refusals.len() == REFUSALS {
+            refusals.remove(0);
+        }
+        refusals.push(refusal);
+    }
+
+    /// cancel-tcpip-forward: whether there was such a claim.
+    pub(crate) fn cancel(&self, address: &str, port: u32) -> bool {
+        u16::try_from(port).is_ok_and(|port| self.server.claims().cancel(self, address, port))
+    }
+
+    /// A subsystem on a session channel; whether there is one of that name.
+    pub(crate) fn subsystem(self: &Arc<Self>, name: &str, channel: Channel<Msg>) -> bool {
+        // Of a name that is not known, this closes the channel.
+        let stream = channel::stream(channel, self.link.clone());
+        let connection = self.clone();
+        match name {
+            dns::relay::SUBSYSTEM => self.spawn(async move {
+                let (files, queries) = (connection.files().clone(), connection.queries.clone());
+                if let Err(error) = dns::relay::serve(stream, files, queries).await {
+                    debug!(%error, "dns");
+                }
+            }),
+            tunnel::facts::SUBSYSTEM => self.spawn(async move {
+                let facts = facts::facts(connection.server.environment(), connection.files());
+                tell(stream, &facts).await;
+            }),
+            tunnel::claims::SUBSYSTEM => self.spawn(async move {
+                let refusals = connection
+                    .refusals
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .clone();
+                let claims = connection.server.claims().report(&connection);
+                tell(stream, &Report { claims, refusals }).await;
+            }),
+            _ => return false,
+        }
+        true
+    }
+
+    /// Runs what needs no end of its own: it is dropped with the connection.
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let task = task.instrument(self.span.clone());
+        let task = self.ended.clone().run_until_cancelled_owned(task);
+        self.link.tracker.spawn(task);
+    }
+
+    /// Tells the client to leave, and gives it a moment to do so.
+    async fn dismiss(&self, session: &mut RunningSession<Handler>) -> Option<Result<(), Error>> {
+        let leaving = async {
+            let text = "the pod is terminating".to_owned();
+            let reason = Disconnect::ByApplication;
+            // An error means that it has left already.
+            let _ = self.handle.disconnect(reason, text, "en".to_owned()).await;
+            session.await
+        };
+        timeout(LEAVE_TIMEOUT, leaving).await.ok()
+    }
+}
+
+/// Writes the one answer of a subsystem, and waits for the client to end the stream.
+async fn tell<T: serde::Serialize>(mut stream: Stream, answer: &T) {
+    if let Err(error) = message::send(stream.writer.as_mut(), answer).await {
+        return debug!(%error, "the answer was not sent");
+    }
+    while let Ok(Some(_)) = stream.reader.read().await {}
+}

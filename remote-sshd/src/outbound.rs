@@ -1,0 +1,62 @@
+//! Connections that the client opens from within the pod: direct-tcpip channels (RFC 4254 7.2).
+
+use crate::connection::Connection;
+use crate::dial;
+use crate::dns::lookup;
+use russh::Channel;
+use russh::server::{ChannelOpenHandle, Msg};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tracing::debug;
+use tunnel::channel;
+use tunnel::dial::DialError;
+
+/// How long a name may take to be resolved and one of its addresses to answer.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Dials `host:port`, answers the request for `channel` and carries the bytes.
+pub(crate) async fn open(
+    connection: Arc<Connection>,
+    host: String,
+    port: u32,
+    channel: Channel<Msg>,
+    reply: ChannelOpenHandle,
+) {
+    let dialled = tokio::select! {
+        dialled = dial(&connection, &host, port) => dialled,
+        () = connection.ended() => return,
+    };
+    match dialled {
+        Ok(tcp) => {
+            let id = channel.id();
+            connection.confirm(reply, id).await;
+            let stream = channel::stream(channel, connection.link().clone());
+            connection.carry(tcp, stream).await;
+        }
+        Err(reason) => {
+            debug!(%reason, "refused");
+            reply.reject(reason.to_failure(connection.peer())).await;
+        }
+    }
+}
+
+async fn dial(connection: &Connection, host: &str, port: u32) -> Result<TcpStream, DialError> {
+    let port = u16::try_from(port).map_err(|_| DialError::Other)?;
+    let dialling = async {
+        let addresses = lookup::addresses(connection.files(), host).await?;
+        let foreign: Vec<_> = addresses
+            .into_iter()
+            .filter(|address| !connection.is_own(SocketAddr::new(*address, port)))
+            .collect();
+        if foreign.is_empty() {
+            return Err(DialError::Loop);
+        }
+        dial::connect(foreign, port).await
+    };
+    timeout(DIAL_TIMEOUT, dialling)
+        .await
+        .unwrap_or(Err(DialError::TimedOut))
+}

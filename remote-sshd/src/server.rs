@@ -1,0 +1,179 @@
+//! The server: accepts connections, bounds those whose client is not known yet, ends in order.
+
+use crate::claims::Claims;
+use crate::connection;
+use crate::keyring::Keyring;
+use crate::limits::{Limits, UNAUTHENTICATED};
+use crate::own;
+use crate::pod::PodFiles;
+use russh::keys::PrivateKey;
+use russh::server::Config;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{Instrument, debug, info, info_span, warn};
+use tunnel::facts::Variable;
+
+/// How long connections may take to end after their client was told to leave.
+const END_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Pauses after failed calls of `accept` (no descriptors left, for one): the first, doubled each time up to the last.
+const ACCEPT_PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+
+/// What all connections share.
+pub struct Server {
+    ssh: Arc<Config>,
+    address: SocketAddr,
+    keyring: Arc<Keyring>,
+    files: PodFiles,
+    environment: Vec<Variable>,
+    limits: Limits,
+    claims: Claims,
+    /// Streams under way, of all connections.
+    streams: TaskTracker,
+    /// Clients are to leave.
+    leave: CancellationToken,
+}
+
+impl Server {
+    pub(crate) fn ssh(&self) -> Arc<Config> {
+        self.ssh.clone()
+    }
+
+    pub(crate) fn keyring(&self) -> &Arc<Keyring> {
+        &self.keyring
+    }
+
+    pub(crate) fn files(&self) -> &PodFiles {
+        &self.files
+    }
+
+    pub(crate) fn environment(&self) -> &[Variable] {
+        &self.environment
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    pub(crate) fn claims(&self) -> &Claims {
+        &self.claims
+    }
+
+    pub(crate) fn streams(&self) -> &TaskTracker {
+        &self.streams
+    }
+
+    /// Waits for the moment when clients are to leave.
+    pub(crate) async fn leaving(&self) {
+        self.leave.cancelled().await;
+    }
+
+    /// Whether connecting to `target` reaches one of the server's own listeners.
+    pub(crate) fn is_own(&self, target: SocketAddr) -> bool {
+        own::reaches(target, self.address) || self.claims.cover(target)
+    }
+}
+
+/// What a server is made of.
+pub struct Parts {
+    /// The host key.
+    pub host_key: PrivateKey,
+    /// Who may enter.
+    pub keyring: Arc<Keyring>,
+    /// The files of the pod's resolver.
+    pub files: PodFiles,
+    /// The environment that clients are told.
+    pub environment: Vec<Variable>,
+    /// How long things may take.
+    pub limits: Limits,
+}
+
+/// Serves connections to `listener` until `shutdown`, then lets streams under way finish for a while ([`Limits`]).
+///
+/// # Errors
+/// That the listener has no address.
+pub async fn run(
+    listener: TcpListener,
+    parts: Parts,
+    shutdown: CancellationToken,
+) -> io::Result<()> {
+    let server = Arc::new(Server {
+        ssh: Arc::new(tunnel::profile::server(parts.host_key)),
+        address: listener.local_addr()?,
+        keyring: parts.keyring,
+        files: parts.files,
+        environment: parts.environment,
+        limits: parts.limits,
+        claims: Claims::default(),
+        streams: TaskTracker::new(),
+        leave: CancellationToken::new(),
+    });
+    let connections = TaskTracker::new();
+    shutdown
+        .run_until_cancelled(accept(&listener, &server, &connections))
+        .await;
+    drop(listener);
+    end(&server, &connections).await;
+    Ok(())
+}
+
+async fn accept(listener: &TcpListener, server: &Arc<Server>, connections: &TaskTracker) {
+    let unauthenticated = Arc::new(Semaphore::new(UNAUTHENTICATED));
+    let mut pause = ACCEPT_PAUSES.0;
+    let mut id: u64 = 0;
+    loop {
+        match listener.accept().await {
+            Ok((tcp, from)) => {
+                pause = ACCEPT_PAUSES.0;
+                let Ok(permit) = unauthenticated.clone().try_acquire_owned() else {
+                    debug!(%from, "too many clients that are not authenticated: closed");
+                    continue;
+                };
+                id += 1;
+                let span = info_span!("connection", id);
+                connections
+                    .spawn(connection::serve(server.clone(), tcp, id, permit).instrument(span));
+            }
+            Err(error) => {
+                warn!(%error, "accept failed");
+                sleep(pause).await;
+                pause = (pause * 2).min(ACCEPT_PAUSES.1);
+            }
+        }
+    }
+}
+
+/// Lets streams finish, then sends the clients away. New connections from within the pod are still opened meanwhile: what
+/// is to be finished may need them.
+async fn end(server: &Server, connections: &TaskTracker) {
+    server.claims.end().await;
+    server.streams.close();
+    info!(
+        streams = server.streams.len(),
+        "ending: streams under way may finish"
+    );
+    if timeout(server.limits.drain, server.streams.wait())
+        .await
+        .is_err()
+    {
+        info!(
+            streams = server.streams.len(),
+            "ending: streams are cut off"
+        );
+    }
+    server.leave.cancel();
+    connections.close();
+    if timeout(END_TIMEOUT, connections.wait()).await.is_err() {
+        warn!(
+            connections = connections.len(),
+            "ending: connections did not end in time"
+        );
+    }
+}

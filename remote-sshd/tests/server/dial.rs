@@ -1,0 +1,245 @@
+//! Connections from within the pod.
+
+use crate::harness::{Client, SOON, Server, free_port, read_to_end, soon, target};
+use bytes::Bytes;
+use remote_sshd::limits::Limits;
+use std::io::ErrorKind;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Instant, sleep, timeout};
+use tunnel::copy;
+use tunnel::dial::DialError;
+use tunnel::stream::Reset;
+
+async fn connected(client: &Client) -> (tunnel::stream::Stream, TcpStream) {
+    let (port, listener) = target().await;
+    let (stream, accepted) = tokio::join!(client.open("127.0.0.1", port), listener.accept());
+    (stream.unwrap(), accepted.unwrap().0)
+}
+
+/// O7: the greeting of a target that speaks first is never lost, on a connection's first channel least of all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_target_that_speaks_first_is_heard() {
+    const SESSIONS: usize = 25;
+    const STREAMS: usize = 8;
+    let server = Server::start().await;
+    let (port, listener) = target().await;
+    let greeting = tokio::spawn(async move {
+        loop {
+            let (mut tcp, _) = listener.accept().await.unwrap();
+            tcp.write_all(b"220 ready\r\n").await.unwrap();
+        }
+    });
+    let mut heard = 0;
+    for _ in 0..SESSIONS {
+        let client = server.client().await;
+        let streams = (0..STREAMS).map(|_| async {
+            let mut stream = client.open("127.0.0.1", port).await.unwrap();
+            soon(read_to_end(stream.reader.as_mut())).await.unwrap()
+        });
+        for answer in futures::future::join_all(streams).await {
+            assert_eq!(answer, b"220 ready\r\n");
+            heard += 1;
+        }
+    }
+    assert_eq!(heard, SESSIONS * STREAMS);
+    greeting.abort();
+}
+
+/// O8: each direction ends on its own, and what follows the end of the other arrives.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_direction_ends_on_its_own() {
+    const AFTER: usize = 16 << 20;
+    let server = Server::start().await;
+    let client = server.client().await;
+
+    let (mut stream, mut tcp) = connected(&client).await;
+    stream
+        .writer
+        .write(Bytes::from_static(b"request"))
+        .await
+        .unwrap();
+    stream.writer.finish().await.unwrap();
+    let answering = tokio::spawn(async move {
+        let mut request = vec![];
+        tcp.read_to_end(&mut request).await.unwrap();
+        tcp.write_all(&vec![7; AFTER]).await.unwrap();
+        request
+    });
+    assert_eq!(
+        read_to_end(stream.reader.as_mut()).await.unwrap().len(),
+        AFTER
+    );
+    assert_eq!(answering.await.unwrap(), b"request");
+
+    let (mut stream, mut tcp) = connected(&client).await;
+    tcp.write_all(b"bye").await.unwrap();
+    tcp.shutdown().await.unwrap();
+    assert_eq!(read_to_end(stream.reader.as_mut()).await.unwrap(), b"bye");
+    let reading = tokio::spawn(async move {
+        let mut all = vec![];
+        tcp.read_to_end(&mut all).await.unwrap();
+        all.len()
+    });
+    for _ in 0..AFTER / (32 << 10) {
+        stream.writer.write(vec![7; 32 << 10].into()).await.unwrap();
+    }
+    stream.writer.finish().await.unwrap();
+    assert_eq!(reading.await.unwrap(), AFTER);
+}
+
+/// O9: the reason of a refusal is told apart.
+#[tokio::test]
+async fn refusals_are_told_apart() {
+    let server = Server::start().await;
+    let client = server.client().await;
+    let refused = client.open("127.0.0.1", free_port().await).await;
+    assert_eq!(refused.unwrap_err(), DialError::Refused);
+    // Nobody serves DNS on that port.
+    let failed = client.open("unknown.example", 80).await;
+    assert_eq!(failed.unwrap_err(), DialError::Nameserver);
+    let unknown = client.open("", 80).await;
+    assert_eq!(unknown.unwrap_err(), DialError::UnknownName);
+    let unroutable = client.open("255.255.255.255", 80).await;
+    assert_eq!(unroutable.unwrap_err(), DialError::Unreachable);
+}
+
+/// O10: a target that never answers costs nobody else anything, and is given up.
+#[tokio::test]
+async fn a_silent_target_delays_nobody_else() {
+    let server = Server::start().await;
+    let client = server.client().await;
+    // A listener whose queue is full answers no more.
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket
+        .bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into())
+        .unwrap();
+    socket.listen(0).unwrap();
+    let silent = socket.local_addr().unwrap().as_socket().unwrap();
+    let mut queued = vec![];
+    while let Ok(tcp) = timeout(Duration::from_millis(300), TcpStream::connect(silent)).await {
+        queued.push(tcp.unwrap());
+    }
+    let started = Instant::now();
+    let (given_up, ()) = tokio::join!(client.open("127.0.0.1", silent.port()), async {
+        for _ in 0..20 {
+            let (_stream, _tcp) = timeout(Duration::from_secs(5), connected(&client))
+                .await
+                .unwrap();
+        }
+    });
+    assert_eq!(given_up.unwrap_err(), DialError::TimedOut);
+    assert!(started.elapsed() < SOON);
+}
+
+/// O18: the server's own listeners are no targets, by whatever address.
+#[tokio::test]
+async fn own_listeners_are_refused() {
+    let server = Server::start().await;
+    let client = server.client().await;
+    let claimed = client.claim("", 0).await.unwrap();
+    for port in [server.address.port(), claimed] {
+        for host in [
+            "127.0.0.1",
+            "localhost",
+            "alias.example",
+            "0.0.0.0",
+            "::ffff:127.0.0.1",
+        ] {
+            let refused = timeout(SOON, client.open(host, port)).await.unwrap();
+            assert_eq!(refused.unwrap_err(), DialError::Loop, "{host}:{port}");
+        }
+    }
+    for host in ["::1", "127.9.9.9"] {
+        assert_eq!(
+            client.open(host, claimed).await.unwrap_err(),
+            DialError::Loop,
+            "{host}"
+        );
+    }
+    assert!(
+        client
+            .handle
+            .cancel_tcpip_forward("", claimed.into())
+            .await
+            .is_ok()
+    );
+    let refused = client.open("127.0.0.1", claimed).await;
+    assert_eq!(refused.unwrap_err(), DialError::Refused, "no longer ours");
+}
+
+#[tokio::test]
+async fn a_reset_goes_through_both_ways() {
+    let server = Server::start().await;
+    let client = server.client().await;
+
+    let (mut stream, tcp) = connected(&client).await;
+    copy::reset(&tcp);
+    drop(tcp);
+    assert_eq!(soon(stream.reader.read()).await, Err(Reset));
+
+    let (stream, mut tcp) = connected(&client).await;
+    drop(stream);
+    let error = soon(tcp.read_u8()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+}
+
+/// A client that is gone after its last word is noticed: the target would send for ever otherwise.
+#[tokio::test]
+async fn a_client_that_is_gone_after_its_end_is_noticed() {
+    let server = Server::start().await;
+    let client = server.client().await;
+    let (mut stream, mut tcp) = connected(&client).await;
+    stream.writer.finish().await.unwrap();
+    assert_eq!(soon(tcp.read(&mut [0])).await.unwrap(), 0);
+    drop(stream);
+    let sending = async { while tcp.write_all(&[7; 32 << 10]).await.is_ok() {} };
+    soon(sending).await;
+}
+
+/// The end of the link resets even a connection whose target does not read, and for which russh waits.
+#[tokio::test]
+async fn a_lost_link_resets_a_target_that_does_not_read() {
+    let silence = Duration::from_secs(2);
+    let limits = Limits {
+        silence,
+        ..Limits::default()
+    };
+    let server = Server::start_with_limits(limits).await;
+    let client = server.client().await;
+    let (mut stream, tcp) = connected(&client).await;
+    let chunk = Bytes::from(vec![7; 32 << 10]);
+    // Until the target's buffers are full, and the server is waiting for them.
+    let writing = async { while stream.writer.write(chunk.clone()).await.is_ok() {} };
+    assert!(
+        timeout(Duration::from_secs(1), writing).await.is_err(),
+        "endless buffers"
+    );
+    client.gate.close();
+    let error = soon(async {
+        loop {
+            match socket2::SockRef::from(&tcp).take_error().unwrap() {
+                Some(error) => return error,
+                None => sleep(Duration::from_millis(20)).await,
+            }
+        }
+    });
+    assert_eq!(error.await.kind(), ErrorKind::ConnectionReset);
+}
+
+/// O15: IPv6, and addresses of IPv4 in the clothes of IPv6.
+#[tokio::test]
+async fn ipv6_targets_are_reached() {
+    let server = Server::start().await;
+    let client = server.client().await;
+    let v6 = TcpListener::bind("[::1]:0").await.unwrap();
+    let port = v6.local_addr().unwrap().port();
+    for host in ["::1", "[::1]"] {
+        let (stream, accepted) = tokio::join!(client.open(host, port), v6.accept());
+        assert!(stream.is_ok() && accepted.is_ok(), "{host}");
+    }
+    let (port, v4) = target().await;
+    let (stream, accepted) = tokio::join!(client.open("::ffff:127.0.0.1", port), v4.accept());
+    assert!(stream.is_ok() && accepted.is_ok());
+}

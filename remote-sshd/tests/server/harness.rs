@@ -1,0 +1,334 @@
+//! A server in this process and clients for it; all of it ends with the test.
+
+use remote_sshd::keyring::Keyring;
+use remote_sshd::limits::Limits;
+use remote_sshd::pod::PodFiles;
+use remote_sshd::server::{Parts, run};
+use russh::client::{self, ChannelOpenHandle, Handle, Msg, Session};
+use russh::keys::{
+    Algorithm, PrivateKey, PrivateKeyWithHashAlg, PublicKey, PublicKeyOrCertificate,
+};
+use russh::{Channel, Error};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tunnel::carrier::{Gate, carry};
+use tunnel::channel::{self, Link};
+use tunnel::dial::DialError;
+use tunnel::facts::{Blob, Variable};
+use tunnel::stream::{Reader, Reset, Stream};
+use tunnel::{message, profile};
+
+/// For what must not take long: generous, as the machine may be busy.
+pub const SOON: Duration = Duration::from_secs(20);
+
+pub fn key(comment: &str) -> PrivateKey {
+    let mut key = PrivateKey::random(&mut rand::rng(), Algorithm::Ed25519).unwrap();
+    key.set_comment(comment);
+    key
+}
+
+/// A server on a free port of the loopback.
+pub struct Server {
+    pub address: SocketAddr,
+    pub host_key: PublicKey,
+    pub key: PrivateKey,
+    pub keyring: Arc<Keyring>,
+    pub files: PodFiles,
+    _dir: TempDir,
+    pub shutdown: CancellationToken,
+    pub ended: TaskTracker,
+}
+
+impl Server {
+    pub async fn start() -> Server {
+        Server::start_with_nameservers("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n", 9)
+            .await
+    }
+
+    /// A server whose resolver reads `resolv_conf` and asks on `dns_port`.
+    pub async fn start_with_nameservers(resolv_conf: &str, dns_port: u16) -> Server {
+        Server::start_with(resolv_conf, dns_port, Limits::default()).await
+    }
+
+    pub async fn start_with_limits(limits: Limits) -> Server {
+        Server::start_with("", 9, limits).await
+    }
+
+    async fn start_with(resolv_conf: &str, dns_port: u16, limits: Limits) -> Server {
+        let dir = tempfile::tempdir().unwrap();
+        let files = PodFiles {
+            resolv_conf: dir.path().join("resolv.conf"),
+            hosts: dir.path().join("hosts"),
+            dns_port,
+        };
+        std::fs::write(&files.resolv_conf, resolv_conf).unwrap();
+        std::fs::write(
+            &files.hosts,
+            "127.0.0.1 localhost\n127.0.0.1 alias.example\n",
+        )
+        .unwrap();
+        let (host_key, key) = (key("host"), key("me@laptop"));
+        let keyring = Arc::new(Keyring::new(&[key.public_key().clone()]));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (shutdown, ended) = (CancellationToken::new(), TaskTracker::new());
+        let server = Server {
+            address: listener.local_addr().unwrap(),
+            host_key: host_key.public_key().clone(),
+            key,
+            keyring: keyring.clone(),
+            files: files.clone(),
+            _dir: dir,
+            shutdown: shutdown.clone(),
+            ended: ended.clone(),
+        };
+        let environment = vec![variable(b"ODD", b"two\nlines \xff")];
+        let parts = Parts {
+            host_key,
+            keyring,
+            files,
+            environment,
+            limits,
+        };
+        ended.spawn(run(listener, parts, shutdown));
+        ended.close();
+        server
+    }
+
+    pub async fn client(&self) -> Client {
+        self.client_with(&self.key).await
+    }
+
+    pub async fn client_with(&self, key: &PrivateKey) -> Client {
+        let mut client = Client::connect(self).await;
+        let key = PrivateKeyWithHashAlg::new(Arc::new(key.clone()), None);
+        let login = client
+            .handle
+            .authenticate_publickey("telepresence", key)
+            .await;
+        assert!(login.unwrap().success());
+        client
+    }
+
+    /// Another client that may enter.
+    pub fn colleague(&self, comment: &str) -> PrivateKey {
+        let key = key(comment);
+        self.keyring.register(key.public_key());
+        key
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+pub fn variable(key: &[u8], value: &[u8]) -> Variable {
+    Variable {
+        key: Blob(key.to_vec()),
+        value: Blob(value.to_vec()),
+    }
+}
+
+/// A client as `local-telepresence` is one.
+pub struct Client {
+    pub handle: Handle<Callbacks>,
+    pub gate: Arc<Gate>,
+    pub callers: mpsc::UnboundedReceiver<Caller>,
+    /// Whether callers are refused.
+    pub refuse: Arc<AtomicBool>,
+    /// Whether callers are left without an answer.
+    pub ignore: Arc<AtomicBool>,
+    tracker: TaskTracker,
+}
+
+/// A connection to a port of the pod.
+pub struct Caller {
+    pub address: String,
+    pub port: u32,
+    pub from: String,
+    pub stream: Stream,
+}
+
+pub struct Callbacks {
+    host_key: PublicKey,
+    link: Link,
+    callers: mpsc::UnboundedSender<Caller>,
+    refuse: Arc<AtomicBool>,
+    ignore: Arc<AtomicBool>,
+    ignored: Vec<ChannelOpenHandle>,
+}
+
+impl client::Handler for Callbacks {
+    type Error = Error;
+
+    async fn check_server_key(&mut self, key: &PublicKeyOrCertificate) -> Result<bool, Error> {
+        let PublicKeyOrCertificate::PublicKey { key, .. } = key else {
+            return Ok(false);
+        };
+        Ok(key.key_data() == self.host_key.key_data())
+    }
+
+    async fn server_channel_open_forwarded_tcpip(
+        &mut self,
+        channel: Channel<Msg>,
+        address: &str,
+        port: u32,
+        from: &str,
+        _: u32,
+        reply: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), Error> {
+        if self.ignore.load(Ordering::SeqCst) {
+            self.ignored.push(reply);
+            return Ok(());
+        }
+        // Dropped, those are refused after all.
+        self.ignored.clear();
+        if self.refuse.load(Ordering::SeqCst) {
+            reply.reject(russh::ChannelOpenFailure::ConnectFailed).await;
+            return Ok(());
+        }
+        reply.accept().await;
+        let caller = Caller {
+            address: address.to_owned(),
+            port,
+            from: from.to_owned(),
+            stream: channel::stream(channel, self.link.clone()),
+        };
+        // The test may have seen enough.
+        let _ = self.callers.send(caller);
+        Ok(())
+    }
+}
+
+impl Client {
+    /// Not authenticated yet.
+    pub async fn connect(server: &Server) -> Client {
+        let tcp = TcpStream::connect(server.address).await.unwrap();
+        tcp.set_nodelay(true).unwrap();
+        Client::connect_over(server, tcp).await.unwrap()
+    }
+
+    pub async fn connect_over(
+        server: &Server,
+        transport: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
+    ) -> Result<Client, Error> {
+        let tracker = TaskTracker::new();
+        let (carrier, gate) = carry(transport, &tracker);
+        let (sender, callers) = mpsc::unbounded_channel();
+        let (refuse, ignore) = (
+            Arc::new(AtomicBool::new(false)),
+            Arc::new(AtomicBool::new(false)),
+        );
+        let link = Link {
+            gate: gate.clone(),
+            tracker: tracker.clone(),
+            records: true,
+            closes_first: true,
+        };
+        let callbacks = Callbacks {
+            host_key: server.host_key.clone(),
+            link,
+            callers: sender,
+            refuse: refuse.clone(),
+            ignore: ignore.clone(),
+            ignored: vec![],
+        };
+        let handle =
+            client::connect_stream(Arc::new(profile::client()), carrier, callbacks).await?;
+        Ok(Client {
+            handle,
+            gate,
+            callers,
+            refuse,
+            ignore,
+            tracker,
+        })
+    }
+
+    fn stream(&self, channel: Channel<Msg>) -> Stream {
+        let link = Link {
+            gate: self.gate.clone(),
+            tracker: self.tracker.clone(),
+            records: true,
+            closes_first: true,
+        };
+        channel::stream(channel, link)
+    }
+
+    pub async fn open(&self, host: &str, port: u16) -> Result<Stream, DialError> {
+        match self
+            .handle
+            .channel_open_direct_tcpip(host, port.into(), "127.0.0.1", 1)
+            .await
+        {
+            Ok(channel) => Ok(self.stream(channel)),
+            Err(Error::ChannelOpenFailure(failure)) => Err(DialError::from_failure(&failure)),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    pub async fn subsystem(&self, name: &str) -> Option<Stream> {
+        let mut channel = self.handle.channel_open_session().await.unwrap();
+        channel.request_subsystem(true, name).await.unwrap();
+        loop {
+            match channel.wait().await {
+                Some(russh::ChannelMsg::Success) => return Some(self.stream(channel)),
+                Some(russh::ChannelMsg::WindowAdjusted { .. }) => {}
+                _ => return None,
+            }
+        }
+    }
+
+    pub async fn ask<T: serde::de::DeserializeOwned>(&self, subsystem: &str) -> T {
+        let mut stream = self.subsystem(subsystem).await.unwrap();
+        message::receive(stream.reader.as_mut()).await.unwrap()
+    }
+
+    /// Claims a port; `None` if refused.
+    pub async fn claim(&self, address: &str, port: u16) -> Option<u16> {
+        match self.handle.tcpip_forward(address, port.into()).await {
+            Ok(0) => Some(port),
+            Ok(port) => Some(port.try_into().unwrap()),
+            Err(Error::RequestDenied) => None,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    pub async fn caller(&mut self) -> Caller {
+        soon(self.callers.recv()).await.unwrap()
+    }
+}
+
+/// `future`, which must not take long.
+pub async fn soon<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(SOON, future).await.expect("in time")
+}
+
+pub async fn read_to_end(reader: &mut dyn Reader) -> Result<Vec<u8>, Reset> {
+    let mut all = vec![];
+    while let Some(bytes) = reader.read().await? {
+        all.extend_from_slice(&bytes);
+    }
+    Ok(all)
+}
+
+/// A port on which nobody listens.
+pub async fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+/// A target on the loopback: what comes in is handed to the test.
+pub async fn target() -> (u16, TcpListener) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    (listener.local_addr().unwrap().port(), listener)
+}

@@ -1,0 +1,121 @@
+//! The cluster reaches the code.
+
+use anyhow::{Result, ensure};
+use tests::app::App;
+use tests::caller::Caller;
+use tests::client::Client;
+use tests::command::eventually;
+use tests::namespace::Namespace;
+use tests::outcome::Outcome;
+use tests::shell::Shell;
+
+const SERVICE: &str = "http://yourcode-service:8080";
+
+fn namespace() -> Result<Namespace> {
+    Namespace::new()?.with_things()?.with_target()
+}
+
+/// What becomes of a connection: the error's name in Python, or what the other end says at once.
+fn connection(caller: &Caller, host: &str, port: u16) -> Result<String> {
+    let script = format!(
+        "import socket
+try:
+    s = socket.create_connection((\"{host}\", {port}), 10)
+    s.sendall(b\"GET / HTTP/1.0\\r\\n\\r\\n\")
+    print(\"answered\" if s.recv(1) else \"empty answer\")
+except OSError as error:
+    print(type(error).__name__)"
+    );
+    caller.sh(&format!("python3 -c '{script}'"))
+}
+
+#[test]
+fn i1_a_pod_reaches_the_code_by_service_and_by_pod_address() -> Outcome {
+    let namespace = namespace()?;
+    let client = Client::start(&namespace, &["--expose", "8080"])?;
+    let _app = App::httpd(&client, "8080", "local code")?;
+    namespace.answers(SERVICE, "local code")?;
+    namespace.answers(
+        &format!("http://{}:8080", namespace.target_address()?),
+        "local code",
+    )?;
+    Ok(())
+}
+
+#[test]
+fn i2_many_ports_that_differ() -> Outcome {
+    const PORTS: std::ops::Range<u16> = 0..10;
+    let namespace = namespace()?;
+    let options: Vec<_> = PORTS
+        .flat_map(|i| ["--expose".to_owned(), format!("{}:{}", 3000 + i, 9000 + i)])
+        .collect();
+    let mut options: Vec<_> = options.iter().map(String::as_str).collect();
+    options.extend(["--expose", "3000:8080"]);
+    let client = Client::start(&namespace, &options)?;
+    let _apps = PORTS
+        .map(|i| App::httpd(&client, &(3000 + i).to_string(), &format!("code {i}")))
+        .collect::<Result<Vec<_>>>()?;
+    let address = namespace.target_address()?;
+    for i in PORTS {
+        namespace.answers(
+            &format!("http://{address}:{}", 9000 + i),
+            &format!("code {i}"),
+        )?;
+    }
+    namespace.answers(SERVICE, "code 0")?;
+    Ok(())
+}
+
+#[test]
+fn i3_wherever_the_code_listens() -> Outcome {
+    let namespace = namespace()?;
+    // Docker turns IPv6 off in networks without it.
+    let client = Client::of(&namespace)
+        .docker(&["--sysctl", "net.ipv6.conf.all.disable_ipv6=0"])
+        .start(&["--expose", "8080"])?;
+    for address in ["127.0.0.1", "0.0.0.0", "::1", "::"] {
+        let _app = App::httpd(
+            &client,
+            &format!("{address}:8080"),
+            &format!("code on {address}"),
+        )?;
+        namespace.answers(SERVICE, &format!("code on {address}"))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn i3_i5_callers_are_reset_while_the_code_does_not_listen() -> Outcome {
+    let namespace = namespace()?;
+    let client = Client::start(&namespace, &["--expose", "8080"])?;
+    let caller = Caller::new(&namespace);
+    let address = namespace.target_address()?;
+    let reset = || connection(&caller, &address, 8080);
+    assert_eq!(reset()?, "ConnectionResetError");
+    // Started after the client, ended, and started anew.
+    for run in 1..=2 {
+        let app = App::httpd(&client, "8080", &format!("run {run}"))?;
+        namespace.answers(SERVICE, &format!("run {run}"))?;
+        assert_eq!(reset()?, "answered");
+        drop(app);
+        assert_eq!(reset()?, "ConnectionResetError");
+    }
+    Ok(())
+}
+
+#[test]
+fn i5_the_code_restarts() -> Outcome {
+    let namespace = namespace()?;
+    let client = Client::start(&namespace, &["--expose", "8080"])?;
+    // Each run answers with its own number.
+    let script = "echo run >>/runs; mkdir -p /www; wc -l </runs >/www/index.html; exec python3 -m http.server --directory /www 8080";
+    let app = App::start(&client, &["sh", "-c", script])?;
+    namespace.answers(SERVICE, "1")?;
+    app.restart()?;
+    eventually("the second run", || {
+        let page = Caller::new(&namespace).get(SERVICE)?;
+        ensure!(page == "2", "{page}");
+        Ok(())
+    })?;
+    Ok(())
+}

@@ -1,0 +1,11 @@
+//! The scenarios, on a real cluster, with the programs that users have. The ids at the beginning of a test's name say which promises
+//! it shows (`tests::scenarios`).
+
+mod environment;
+mod incoming;
+mod link;
+mod manual;
+mod names;
+mod outgoing;
+mod security;
+mod start;

@@ -1,0 +1,176 @@
+//! Debugging by hand: OpenSSH through `kubectl port-forward`. The README's own lines are run by `start::s1_m1_the_readme_as_printed`.
+
+use anyhow::{Context, Result, ensure};
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
+use std::thread;
+use tests::app;
+use tests::caller::Caller;
+use tests::command::{eventually, run, run_with_input};
+use tests::namespace::Namespace;
+use tests::outcome::Outcome;
+use tests::shell::Shell;
+use tests::ssh::Ssh;
+
+const REQUEST: &str = "GET / HTTP/1.0\r\n\r\n";
+
+fn user() -> Result<(Namespace, Ssh)> {
+    let namespace = Namespace::new()?.with_things()?.with_target()?;
+    let ssh = Ssh::new(&namespace)?;
+    Ok((namespace, ssh))
+}
+
+/// What a web server behind a Unix socket answers.
+fn ask(socket: &str) -> Result<String> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.write_all(REQUEST.as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+#[test]
+fn m1_local_forward() -> Outcome {
+    let (namespace, ssh) = user()?;
+    let socket = namespace.home().join("socket").display().to_string();
+    let _ssh = ssh.keep(&["-L", &format!("{socket}:thing1:7001")])?;
+    let answer = eventually("the forward", || ask(&socket))?;
+    assert!(
+        answer.contains("200 OK") && answer.ends_with("thing1\n"),
+        "{answer}"
+    );
+    Ok(())
+}
+
+#[test]
+fn m1_remote_forward() -> Outcome {
+    let (namespace, ssh) = user()?;
+    let server = TcpListener::bind("127.0.0.1:0")?;
+    let here = format!("127.0.0.1:{}", server.local_addr()?.port());
+    // Ends with the test's process.
+    thread::spawn(move || {
+        for stream in server.incoming().flatten() {
+            thread::spawn(move || answer(stream));
+        }
+    });
+    // To all that reach the pod, and to the pod itself alone, at any port.
+    let mut ssh_process =
+        ssh.keep(&["-R", &format!(":9000:{here}"), "-R", &format!("0:{here}")])?;
+    let allocated: String = ssh_process.wait_for("the port", |line| {
+        let (port, _) = line.strip_prefix("Allocated port ")?.split_once(' ')?;
+        Some(port.to_owned())
+    })?;
+    let address = namespace.target_address()?;
+    namespace.answers(&format!("http://{address}:9000"), "from the laptop")?;
+    assert!(
+        Caller::new(&namespace)
+            .get(&format!("http://{address}:{allocated}"))
+            .is_err()
+    );
+    let mut inside = ssh.ssh();
+    inside.args([
+        "-W",
+        &format!("localhost:{allocated}"),
+        "telepresence@localhost",
+    ]);
+    assert!(run_with_input(&mut inside, REQUEST)?.ends_with("from the laptop"));
+    Ok(())
+}
+
+/// A web server's part of one connection.
+fn answer(mut stream: std::net::TcpStream) -> Result<()> {
+    let mut request = [0; 1024];
+    ensure!(stream.read(&mut request)? > 0);
+    stream.write_all(b"HTTP/1.0 200 OK\r\nContent-Length: 15\r\n\r\nfrom the laptop")?;
+    Ok(())
+}
+
+#[test]
+fn m1_dynamic_forward() -> Outcome {
+    let (namespace, ssh) = user()?;
+    // OpenSSH does not choose one by itself.
+    let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let _ssh = ssh.keep(&["-D", &format!("127.0.0.1:{port}")])?;
+    let proxy = format!("127.0.0.1:{port}");
+    let curl = [
+        "curl",
+        "-sS",
+        "--max-time",
+        "10",
+        "--socks5-hostname",
+        &proxy,
+        "http://thing1:7001",
+    ];
+    let mut curl = app::elsewhere(&namespace.cluster, "host", &curl);
+    assert_eq!(eventually("the proxy", || run(&mut curl))?, "thing1\n");
+    Ok(())
+}
+
+#[test]
+fn m1_standard_input_and_output() -> Outcome {
+    let (_namespace, ssh) = user()?;
+    let mut command = ssh.ssh();
+    command.args(["-W", "thing1:7001", "telepresence@localhost"]);
+    let answer = run_with_input(&mut command, REQUEST)?;
+    assert!(answer.ends_with("thing1\n"), "{answer}");
+    Ok(())
+}
+
+#[test]
+fn m1_multiplexed() -> Outcome {
+    let (namespace, ssh) = user()?;
+    let control = namespace.home().join("control").display().to_string();
+    let _master = ssh.keep(&["-M", "-S", &control])?;
+    let through = |options: &[&str]| {
+        let output = ssh.try_run(&[&["-S", &control], options].concat(), &[])?;
+        ensure!(
+            output.status.success(),
+            "{options:?}: {}",
+            tests::command::told(&output)
+        );
+        Ok(())
+    };
+    eventually("the master", || through(&["-O", "check"]))?;
+    let sockets: Vec<_> = (1..=2)
+        .map(|i| {
+            namespace
+                .home()
+                .join(format!("socket{i}"))
+                .display()
+                .to_string()
+        })
+        .collect();
+    for (socket, thing) in sockets.iter().zip(["thing1:7001", "thing2:7002"]) {
+        through(&["-O", "forward", "-L", &format!("{socket}:{thing}")])?;
+    }
+    assert!(ask(&sockets[0])?.ends_with("thing1\n") && ask(&sockets[1])?.ends_with("thing2\n"));
+    let mut command = ssh.ssh();
+    command.args([
+        "-S",
+        &control,
+        "-W",
+        "thing2:7002",
+        "telepresence@localhost",
+    ]);
+    assert!(run_with_input(&mut command, REQUEST)?.ends_with("thing2\n"));
+    through(&["-O", "exit"])?;
+    Ok(())
+}
+
+#[test]
+fn m2_one_sentence_instead_of_a_shell() -> Outcome {
+    let (_namespace, ssh) = user()?;
+    for options in [&[][..], &["-tt"]] {
+        let output = ssh.try_run(options, &[])?;
+        let said = String::from_utf8(output.stdout)?;
+        assert!(output.status.success(), "{options:?}: {:?}", output.status);
+        assert_eq!(said.lines().count(), 1, "{options:?}: {said}");
+        let sentence = said.lines().next().context("a line")?;
+        assert!(
+            sentence.contains("forwards ports") && sentence.ends_with('.'),
+            "{sentence}"
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,106 @@
+//! The user's own container, joined to the client's network.
+
+use crate::client::Client;
+use crate::cluster::Cluster;
+use crate::command::run;
+use crate::shell::Shell;
+use anyhow::{Context, Result};
+use std::process::Command;
+use std::sync::Arc;
+
+/// What the user's code runs in; `examplecom/yourcode:latest` of the README is the same.
+pub const IMAGE: &str = "telepresence-test/yourcode:1";
+
+/// A container of the same image for one command, in another network of Docker's.
+pub fn elsewhere(cluster: &Cluster, network: &str, command: &[&str]) -> Command {
+    let mut docker = Command::new("docker");
+    docker.args([
+        "run",
+        "--rm",
+        "--network",
+        network,
+        "--label",
+        &cluster.label(),
+        IMAGE,
+    ]);
+    docker.args(command);
+    docker
+}
+
+/// A container that shares the client's network and has the pod's environment.
+#[derive(Debug)]
+pub struct App {
+    cluster: Arc<Cluster>,
+    /// The container's name.
+    pub name: String,
+}
+
+impl App {
+    /// Nothing but a place to run commands in.
+    pub fn idle(client: &Client) -> Result<App> {
+        App::start(client, &["sleep", "infinity"])
+    }
+
+    /// A web server at `address` (a port, or ADDRESS:PORT), whose front page is `page`.
+    pub fn httpd(client: &Client, address: &str, page: &str) -> Result<App> {
+        let (host, port) = address.rsplit_once(':').unwrap_or(("::", address));
+        let script = format!(
+            "mkdir /www && echo '{page}' >/www/index.html && exec python3 -m http.server --bind {host} --directory /www {port}"
+        );
+        App::start(client, &["sh", "-c", &script])
+    }
+
+    /// Runs `command`.
+    pub fn start(client: &Client, command: &[&str]) -> Result<App> {
+        let cluster = client.cluster.clone();
+        let name = cluster.unique();
+        run(Command::new("docker")
+            .args([
+                "run",
+                "-d",
+                "--init",
+                "--name",
+                &name,
+                "--label",
+                &cluster.label(),
+            ])
+            .arg(format!("--net=container:{}", client.name))
+            .arg(format!("--env-file={}", client.env_file().display()))
+            .arg(IMAGE)
+            .args(command))?;
+        Ok(App { cluster, name })
+    }
+
+    /// When it was started: tells whether it was touched.
+    pub fn started_at(&self) -> Result<String> {
+        let state = self.cluster.docker.inspect(&self.name)?.state;
+        let started_at = state.and_then(|state| state.started_at);
+        Ok(format!("{:?}", started_at.context("it was never started")?))
+    }
+
+    /// Ends it and starts it again.
+    pub fn restart(&self) -> Result<()> {
+        run(Command::new("docker").args(["restart", "-t", "1", &self.name])).map(drop)
+    }
+}
+
+impl Shell for App {
+    fn exec(&self) -> Command {
+        let mut command = Command::new("docker");
+        command.args(["exec", &self.name]);
+        command
+    }
+}
+
+impl Drop for App {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!(
+                "--- docker logs {}\n{}",
+                self.name,
+                self.cluster.docker.logs(&self.name).unwrap_or_default()
+            );
+        }
+        self.cluster.docker.remove(&self.name);
+    }
+}

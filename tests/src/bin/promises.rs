@@ -1,0 +1,146 @@
+//! Writes `docs/promises.md` from the results of the last test run: which test shows which promise. Silent if every claimed promise
+//! has a test and every end-to-end test has a promise.
+
+use anyhow::{Context, Result, bail};
+use roxmltree::{Document, Node};
+use std::fmt::Write;
+use std::fs;
+use tests::manifests::repository;
+use tests::scenarios::{CLAIMED, ids};
+
+/// As nextest calls the end-to-end tests.
+const END_TO_END: &str = "tests::e2e";
+
+struct Test {
+    suite: String,
+    name: String,
+    ids: Vec<String>,
+    passed: bool,
+}
+
+fn main() -> Result<()> {
+    let tests = results()?;
+    fs::write(repository().join("docs/promises.md"), page(&tests))?;
+    let mistakes = mistakes(&tests);
+    if !mistakes.is_empty() {
+        bail!("{}", mistakes.join("\n"));
+    }
+    Ok(())
+}
+
+/// nextest's report lies beside the directory that this program is in.
+fn results() -> Result<Vec<Test>> {
+    let program = std::env::current_exe()?;
+    let target = program
+        .ancestors()
+        .nth(2)
+        .context("target/debug/promises")?;
+    let path = target.join("nextest/default/junit.xml");
+    let text = fs::read_to_string(&path)
+        .with_context(|| format!("{}: run the tests first", path.display()))?;
+    parse(&text)
+}
+
+fn parse(junit: &str) -> Result<Vec<Test>> {
+    let document = Document::parse(junit)?;
+    let cases = document
+        .descendants()
+        .filter(|node| node.has_tag_name("testcase"));
+    cases
+        .map(|case| {
+            let attribute = |node: Node, name| {
+                node.attribute(name)
+                    .map(str::to_owned)
+                    .context("JUnit's attributes")
+            };
+            let name = attribute(case, "name")?;
+            let bad = |child: Node| child.has_tag_name("failure") || child.has_tag_name("error");
+            Ok(Test {
+                suite: attribute(case, "classname")?,
+                ids: ids(&name),
+                name,
+                passed: !case.children().any(bad),
+            })
+        })
+        .collect()
+}
+
+fn page(tests: &[Test]) -> String {
+    let mut page = "# Promises\nWritten by `make test` from its results: each promise, and the tests that show it.\n\n\
+                    | | promise | tests | result |\n|---|---|---|---|\n"
+        .to_owned();
+    for (id, promise) in CLAIMED {
+        let tests: Vec<_> = of(id, tests).collect();
+        let names: Vec<_> = tests
+            .iter()
+            .map(|test| format!("`{}`", test.name))
+            .collect();
+        let result = match tests.iter().filter(|test| !test.passed).count() {
+            0 if tests.is_empty() => "no test".into(),
+            0 => "passed".into(),
+            failed => format!("{failed} of {} failed", tests.len()),
+        };
+        // Writing to a String does not fail.
+        let _ = writeln!(
+            page,
+            "| {id} | {promise} | {} | {result} |",
+            names.join("<br>")
+        );
+    }
+    page
+}
+
+fn mistakes(tests: &[Test]) -> Vec<String> {
+    let untested = CLAIMED
+        .iter()
+        .filter(|(id, _)| of(id, tests).next().is_none());
+    let untested =
+        untested.map(|(id, promise)| format!("{id} is claimed and has no test: {promise}"));
+    let claimed = |id: &String| CLAIMED.iter().any(|(claimed, _)| claimed == id);
+    let nameless = tests.iter().filter(|test| {
+        test.suite == END_TO_END && !(test.ids.iter().any(claimed) && test.ids.iter().all(claimed))
+    });
+    let nameless = nameless.map(|test| format!("{} does not begin with claimed ids", test.name));
+    untested.chain(nameless).collect()
+}
+
+fn of<'a>(id: &'a str, tests: &'a [Test]) -> impl Iterator<Item = &'a Test> {
+    tests
+        .iter()
+        .filter(move |test| test.ids.iter().any(|i| i == id))
+}
+
+#[cfg(test)]
+mod unit {
+    use super::*;
+
+    const REPORT: &str = r#"<?xml version="1.0" encoding="UTF-8"?><testsuites><testsuite name="tests::e2e">
+        <testcase name="start::s1_good" classname="tests::e2e" time="1"/>
+        <testcase name="start::s6_bad" classname="tests::e2e"><failure type="x">why</failure></testcase>
+        <testcase name="start::nameless" classname="tests::e2e"/>
+        <testcase name="nameless" classname="tunnel"/></testsuite></testsuites>"#;
+
+    #[test]
+    fn results_are_told_by_promise() {
+        let page = page(&parse(REPORT).unwrap());
+        assert!(
+            page.contains("as printed | `start::s1_good` | passed |"),
+            "{page}"
+        );
+        assert!(
+            page.contains("`start::s6_bad` | 1 of 1 failed |") && page.contains("|  | no test |"),
+            "{page}"
+        );
+    }
+
+    #[test]
+    fn promises_without_tests_and_tests_without_promises_are_mistakes() {
+        let mistakes = mistakes(&parse(REPORT).unwrap());
+        assert_eq!(mistakes.len(), CLAIMED.len() - 2 + 1);
+        assert!(
+            mistakes
+                .iter()
+                .any(|m| m == "start::nameless does not begin with claimed ids")
+        );
+    }
+}

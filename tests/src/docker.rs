@@ -1,0 +1,80 @@
+//! The Docker engine beyond what a user types: looking at containers, and removing them by label.
+
+use anyhow::{Context, Result};
+use bollard::models::{ContainerInspectResponse, ContainerSummary};
+use bollard::query_parameters::{
+    InspectContainerOptions, ListContainersOptionsBuilder, LogsOptionsBuilder,
+    RemoveContainerOptionsBuilder,
+};
+use futures::TryStreamExt;
+use std::collections::HashMap;
+use tokio::runtime::{Builder, Runtime};
+
+/// The engine at hand.
+#[derive(Debug)]
+pub struct Docker {
+    runtime: Runtime,
+    api: bollard::Docker,
+}
+
+impl Docker {
+    /// Connects as the `docker` program does.
+    pub fn connect() -> Result<Docker> {
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()?;
+        let api = runtime.block_on(async {
+            bollard::Docker::connect_with_defaults()?
+                .negotiate_version()
+                .await
+        });
+        let api = api.context("no Docker engine answers")?;
+        Ok(Docker { runtime, api })
+    }
+
+    /// All that is known of a container.
+    pub fn inspect(&self, container: &str) -> Result<ContainerInspectResponse> {
+        self.runtime
+            .block_on(
+                self.api
+                    .inspect_container(container, None::<InspectContainerOptions>),
+            )
+            .with_context(|| format!("docker inspect {container}"))
+    }
+
+    /// What a container has written so far, to both of its outputs.
+    pub fn logs(&self, container: &str) -> Result<String> {
+        let options = LogsOptionsBuilder::new().stdout(true).stderr(true).build();
+        let lines = self.api.logs(container, Some(options));
+        let lines: Vec<_> = self
+            .runtime
+            .block_on(lines.try_collect())
+            .with_context(|| format!("docker logs {container}"))?;
+        Ok(lines.iter().map(ToString::to_string).collect())
+    }
+
+    /// Ends a container, if it is there, and removes it.
+    pub fn remove(&self, container: &str) {
+        let options = RemoveContainerOptionsBuilder::new()
+            .force(true)
+            .v(true)
+            .build();
+        // It may have gone by itself.
+        let _ = self
+            .runtime
+            .block_on(self.api.remove_container(container, Some(options)));
+    }
+
+    /// All containers, running or not, that bear `label`, or just all.
+    pub fn containers(&self, label: Option<&str>) -> Result<Vec<ContainerSummary>> {
+        let filters = HashMap::from_iter(label.map(|label| ("label", vec![label])));
+        let options = ListContainersOptionsBuilder::new()
+            .all(true)
+            .filters(&filters)
+            .build();
+        Ok(self
+            .runtime
+            .block_on(self.api.list_containers(Some(options)))?)
+    }
+}

@@ -1,0 +1,70 @@
+//! What is applied to the cluster. The target is what `deploy/` has for users.
+
+use anyhow::{Context, Result};
+use std::fs;
+use std::path::PathBuf;
+
+/// Pods and Services `thing1` and `thing2`, which answer with their names, and the pod `caller`.
+pub const THINGS: &str = include_str!("../manifests/things.yaml");
+/// The Service's port of `thing1`.
+pub const THING1_PORT: u16 = 7001;
+/// The Service's port of `thing2`.
+pub const THING2_PORT: u16 = 7002;
+
+/// A target under all restrictions that a pod can have, with a container beside it that has the same environment.
+pub const HARD_TARGET: &str = include_str!("../manifests/hard-target.yaml");
+
+/// The root of the repository.
+pub fn repository() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+/// A file of `deploy/`.
+pub fn deploy(name: &str) -> Result<String> {
+    let path = repository().join("deploy").join(name);
+    fs::read_to_string(&path).with_context(|| path.display().to_string())
+}
+
+/// The README's Deployment of the proxy.
+pub fn target() -> Result<String> {
+    deploy("telepresence-deployment.yaml")
+}
+
+/// The README's Service, the first document of `deploy/yourcode.yaml`.
+pub fn service() -> Result<String> {
+    let text = deploy("yourcode.yaml")?;
+    let (service, _) = text.split_once("\n---\n").context("two documents")?;
+    Ok(service.to_owned())
+}
+
+/// A Service `name` at `port` that leads to `target_port` of the pods with the label `name: selected`.
+pub fn service_for(name: &str, port: u16, selected: &str, target_port: u16) -> String {
+    format!(
+        "apiVersion: v1
+kind: Service
+metadata: {{name: {name}}}
+spec:
+  selector: {{name: {selected}}}
+  ports: [{{port: {port}, targetPort: {target_port}}}]
+---
+"
+    )
+}
+
+/// A pod that runs a script of busybox, ready when `port` answers.
+pub fn pod(name: &str, port: u16, script: &str) -> String {
+    format!(
+        "apiVersion: v1
+kind: Pod
+metadata: {{name: {name}, labels: {{name: {name}}}}}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+  - name: {name}
+    image: telepresence-test/busybox:1
+    command: [sh, -c, '{script}']
+    readinessProbe: {{tcpSocket: {{port: {port}}}, periodSeconds: 1}}
+---
+"
+    )
+}

@@ -1,0 +1,18 @@
+//! The outcome of a test.
+
+use std::fmt::Display;
+
+/// What a test returns. Its `?` panics where it stands, so that what is dropped on the way knows of the failure and shows all
+/// there is to see (`std::thread::panicking`).
+pub type Outcome = Result<(), Failed>;
+
+/// Never made: its `From` panics.
+#[derive(Debug)]
+pub enum Failed {}
+
+impl<E: Display> From<E> for Failed {
+    #[track_caller]
+    fn from(error: E) -> Failed {
+        panic!("{error:#}")
+    }
+}

@@ -1,0 +1,139 @@
+//! The promises that the tests must show. An id stands at the beginning of the name of each test that shows it.
+
+/// An id, and the promise in a line.
+pub type Scenario = (&'static str, &'static str);
+
+/// What this release promises.
+pub const CLAIMED: &[Scenario] = &[
+    ("S1", "The command lines of the README work as printed"),
+    (
+        "S6",
+        "Ready means ready: the first connection after it succeeds",
+    ),
+    (
+        "O1",
+        "A Service is reached by each of its names, at the port that the pod would use",
+    ),
+    ("O2", "A Service is reached by its environment variables"),
+    (
+        "O3",
+        "Two hosts on one port, thirty Services, and a Service with several ports are told apart",
+    ),
+    (
+        "O4",
+        "A Service that is created, changed or deleted after the start is seen as it is",
+    ),
+    (
+        "O6",
+        "The cloud's database is reached by its name, for queries and for bulk",
+    ),
+    (
+        "O7",
+        "A server that speaks first is heard, on the first connection of a session",
+    ),
+    (
+        "D1",
+        "DNS answers are those of the pod, down to NXDOMAIN and NODATA",
+    ),
+    (
+        "D2",
+        "The search list, ndots and the other options of the resolver are the pod's, and so are its host aliases",
+    ),
+    (
+        "D7",
+        "Two names of one address, and a name whose address changes, are reached",
+    ),
+    (
+        "I1",
+        "A pod reaches the code by the Service and by the pod's address",
+    ),
+    (
+        "I2",
+        "The code's port may differ from the pod's, and there may be many",
+    ),
+    (
+        "I3",
+        "The code may listen on 127.0.0.1, on ::1 or on all addresses; while it does not listen, callers are reset",
+    ),
+    ("I5", "The code may start after the client, and start anew"),
+    (
+        "E1",
+        "The environment is the pod's, byte for byte; what a file cannot carry is left out and named",
+    ),
+    (
+        "E2",
+        "The environment is that of the right container, whatever its sources",
+    ),
+    (
+        "E3",
+        "docker run --env-file gives the code the values that it has in the pod",
+    ),
+    (
+        "E4",
+        "The environment files have the asked owner and mode 0600, and appear whole or not at all",
+    ),
+    (
+        "E5",
+        "Nothing of the client's own environment gets into the files",
+    ),
+    (
+        "L1",
+        "When the pod is replaced, names, connections and exposed ports work again without touching the code",
+    ),
+    (
+        "L8",
+        "Ended in any way, the client leaves nothing in the cluster, and its ports are free at once",
+    ),
+    ("X1", "Without an authorized key nobody is let in"),
+    (
+        "X2",
+        "Other pods, Services and containers of the pod neither reach the proxy nor authorize keys for it",
+    ),
+    (
+        "X4",
+        "Shell, commands, SFTP, agent and X11 forwarding are refused politely",
+    ),
+    (
+        "X6",
+        "The proxy runs under any user, with a read-only root and no rights at all",
+    ),
+    (
+        "M1",
+        "OpenSSH forwards by -L, -R, -D and -W, and multiplexed",
+    ),
+    (
+        "M2",
+        "ssh without a command is told in a sentence what this is",
+    ),
+];
+
+/// The ids that a test's name begins with: `s1_x2_the_words` has `S1` and `X2`.
+pub fn ids(test: &str) -> Vec<String> {
+    let name = test.rsplit("::").next().unwrap_or(test);
+    let is_id = |word: &&str| {
+        let digits = word.strip_prefix(|c: char| c.is_ascii_lowercase());
+        digits
+            .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()))
+    };
+    name.split('_')
+        .take_while(is_id)
+        .map(str::to_ascii_uppercase)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_stand_at_the_beginning_of_the_name() {
+        assert_eq!(ids("start::s1_x12_the_o1_words"), ["S1", "X12"]);
+        assert!(ids("start::the_s1").is_empty() && ids("start::s_1").is_empty());
+    }
+
+    #[test]
+    fn no_id_is_claimed_twice() {
+        let ids: std::collections::BTreeSet<_> = CLAIMED.iter().map(|(id, _)| id).collect();
+        assert_eq!(ids.len(), CLAIMED.len());
+    }
+}

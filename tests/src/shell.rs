@@ -1,0 +1,33 @@
+//! Places where commands are run: the user's container on the laptop, and a pod of the cluster.
+
+use crate::command::output;
+use anyhow::{Result, ensure};
+use std::process::{Command, Output};
+
+/// A place where commands are run. It has sh, curl, dig, getent, psql and python3.
+pub trait Shell {
+    /// The command that runs the words which are appended to it.
+    fn exec(&self) -> Command;
+
+    /// Runs a script to its end, whatever that is.
+    fn try_sh(&self, script: &str) -> Result<Output> {
+        output(self.exec().args(["sh", "-c", script]))
+    }
+
+    /// Runs a script that must succeed, and returns what it prints, without the last line's end.
+    fn sh(&self, script: &str) -> Result<String> {
+        let output = self.try_sh(script)?;
+        ensure!(
+            output.status.success(),
+            "{script}: {}",
+            crate::command::told(&output)
+        );
+        let text = String::from_utf8_lossy(&output.stdout);
+        Ok(text.trim_end_matches('\n').to_owned())
+    }
+
+    /// The body of a web page.
+    fn get(&self, url: &str) -> Result<String> {
+        self.sh(&format!("curl -sS --fail --max-time 10 '{url}'"))
+    }
+}

@@ -1,0 +1,279 @@
+//! The byte stream under an SSH connection, made safe for russh.
+//!
+//! russh awaits its socket writes and reads nothing meanwhile, so that two ends with full socket buffers wait for each
+//! other for ever. [`carry`] wraps the stream: writing appends to a queue and never waits, a task drains the queue. What
+//! keeps the queue short is the [`Gate`], which everything that sends asks first.
+
+use bytes::BytesMut;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, ReadHalf, WriteHalf};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Unsent bytes above which the gate is shut: enough to keep a fast path busy, little enough for a ping to pass quickly.
+const BUDGET: usize = 256 << 10;
+
+/// Unsent bytes above which the connection is ended. The gate keeps the queue well below; what goes past it (answers to
+/// a flood of requests that the peer never reads) must not fill the memory.
+const HARD_LIMIT: usize = 64 << 20;
+
+/// How long an ended connection may take to send what is still queued (the reason for its end, for one).
+const LINGER: Duration = Duration::from_secs(2);
+
+/// Bytes handed to the transport at once.
+const WRITE: usize = 64 << 10;
+
+/// Longest identification string (RFC 4253 4.2), with room for the lines that may precede it.
+const IDENTIFICATION: usize = 8 << 10;
+
+/// A connection's outgoing queue as its senders see it, and what is known of its life.
+#[derive(Debug)]
+pub struct Gate {
+    queue: Mutex<Queue>,
+    /// Something was queued, or the queue was closed.
+    filled: Notify,
+    /// The queue fell below the budget, or was closed.
+    drained: Notify,
+    /// Senders wait in the order they came.
+    turn: tokio::sync::Mutex<()>,
+    ended: CancellationToken,
+    received: Mutex<Instant>,
+    identification: OnceLock<Vec<u8>>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    bytes: BytesMut,
+    /// Bytes the draining task has taken and not yet written.
+    in_flight: usize,
+    closed: bool,
+    reader: Option<Waker>,
+}
+
+impl Queue {
+    fn unsent(&self) -> usize {
+        self.bytes.len() + self.in_flight
+    }
+}
+
+impl Gate {
+    fn new() -> Gate {
+        Gate {
+            queue: Mutex::default(),
+            filled: Notify::new(),
+            drained: Notify::new(),
+            turn: tokio::sync::Mutex::default(),
+            ended: CancellationToken::new(),
+            received: Mutex::new(Instant::now()),
+            identification: OnceLock::new(),
+        }
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until there is room for another chunk, in the order of asking. Returns at once when the connection has ended.
+    ///
+    /// Cancel-safe: a dropped future gives its turn to the next.
+    pub async fn room(&self) {
+        let _turn = self.turn.lock().await;
+        loop {
+            let drained = self.drained.notified();
+            {
+                let queue = self.queue();
+                if queue.closed || queue.unsent() < BUDGET {
+                    return;
+                }
+            }
+            drained.await;
+        }
+    }
+
+    /// Ends the connection: pending and future reads and writes fail.
+    pub fn close(&self) {
+        let reader = {
+            let mut queue = self.queue();
+            queue.closed = true;
+            queue.reader.take()
+        };
+        self.ended.cancel();
+        self.filled.notify_one();
+        self.drained.notify_one();
+        if let Some(reader) = reader {
+            reader.wake();
+        }
+    }
+
+    /// Waits for the connection's end. Cancel-safe.
+    pub async fn ended(&self) {
+        self.ended.cancelled().await;
+    }
+
+    /// When the last byte arrived from the other end (at first: when the connection was made).
+    pub fn last_received(&self) -> Instant {
+        *self.received.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The other end's identification string, once it has arrived. russh shows it to a server, but not to a client.
+    pub fn identification(&self) -> Option<&[u8]> {
+        self.identification.get().map(Vec::as_slice)
+    }
+}
+
+/// The stream to hand to russh; see [`carry`].
+#[derive(Debug)]
+pub struct Carrier<S> {
+    stream: ReadHalf<S>,
+    gate: Arc<Gate>,
+    line: Vec<u8>,
+}
+
+/// Wraps `stream` for russh. The queue is drained by a task on `tracker`, which ends with the connection.
+pub fn carry<S>(stream: S, tracker: &TaskTracker) -> (Carrier<S>, Arc<Gate>)
+where
+    S: AsyncRead + AsyncWrite + Send + 'static,
+{
+    let gate = Arc::new(Gate::new());
+    let (read, write) = tokio::io::split(stream);
+    let draining = gate.clone();
+    tracker.spawn(async move {
+        let overdue = async {
+            draining.ended().await;
+            tokio::time::sleep(LINGER).await;
+        };
+        tokio::select! {
+            () = drain(write, &draining) => {}
+            () = overdue => {}
+        }
+    });
+    let carrier = Carrier {
+        stream: read,
+        gate: gate.clone(),
+        line: vec![],
+    };
+    (carrier, gate)
+}
+
+async fn drain<S: AsyncWrite>(mut stream: WriteHalf<S>, gate: &Gate) {
+    loop {
+        let filled = gate.filled.notified();
+        let (mut chunk, closed) = {
+            let mut queue = gate.queue();
+            let n = queue.bytes.len().min(WRITE);
+            let chunk = queue.bytes.split_to(n);
+            queue.in_flight = chunk.len();
+            (chunk, queue.closed)
+        };
+        if chunk.is_empty() {
+            if closed {
+                // The transport may be gone already.
+                let _ = stream.shutdown().await;
+                return;
+            }
+            filled.await;
+            continue;
+        }
+        if stream.write_all_buf(&mut chunk).await.is_err() || stream.flush().await.is_err() {
+            gate.queue().bytes.clear();
+            gate.queue().in_flight = 0;
+            gate.close();
+            return;
+        }
+        gate.queue().in_flight = 0;
+        gate.drained.notify_one();
+    }
+}
+
+impl<S> Carrier<S> {
+    /// Remembers the first line that starts with "SSH-" (RFC 4253 4.2 lets a server send others before it).
+    fn scan_identification(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            if byte != b'\n' {
+                if self.line.len() < IDENTIFICATION {
+                    self.line.push(byte);
+                }
+                continue;
+            }
+            let line = std::mem::take(&mut self.line);
+            if line.starts_with(b"SSH-") {
+                // Only this task sets it.
+                let _ = self.gate.identification.set(line);
+                return;
+            }
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite> AsyncRead for Carrier<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        {
+            let mut queue = self.gate.queue();
+            if queue.closed {
+                return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+            }
+            queue.reader = Some(context.waker().clone());
+        }
+        let before = buffer.filled().len();
+        let poll = Pin::new(&mut self.stream).poll_read(context, buffer);
+        let arrived = buffer.filled().get(before..).unwrap_or_default();
+        if !arrived.is_empty() {
+            *self
+                .gate
+                .received
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner) = Instant::now();
+            if self.gate.identification.get().is_none() {
+                self.scan_identification(arrived);
+            }
+        }
+        poll
+    }
+}
+
+impl<S> AsyncWrite for Carrier<S> {
+    /// Never pending: a full queue ends the connection.
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let mut queue = self.gate.queue();
+        if queue.closed {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        if queue.unsent() > HARD_LIMIT {
+            drop(queue);
+            self.gate.close();
+            return Poll::Ready(Err(io::Error::other("the peer does not read")));
+        }
+        queue.bytes.extend_from_slice(bytes);
+        drop(queue);
+        self.gate.filled.notify_one();
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.gate.close();
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S> Drop for Carrier<S> {
+    fn drop(&mut self) {
+        self.gate.close();
+    }
+}

@@ -1,0 +1,82 @@
+//! How SSH is set up at both ends: algorithms, windows, limits, keepalives.
+
+use crate::ident::identification;
+use russh::keys::PrivateKey;
+use russh::{Limits, MethodKind, MethodSet, Preferred, cipher, client, compression, server};
+use std::borrow::Cow;
+use std::time::Duration;
+
+/// Bytes a channel may carry before its receiver extends the window. What OpenSSH uses: less costs throughput on long
+/// paths, more costs memory for every reader that stops.
+pub const WINDOW: u32 = 2 << 20;
+
+/// Largest payload of one CHANNEL_DATA message, in bytes: the size every implementation must accept (RFC 4253 6.1).
+pub const PACKET: u32 = 32 << 10;
+
+/// How often the server asks a silent client for a sign of life; after three unanswered ones it ends the connection.
+pub const SERVER_KEEPALIVE: Duration = Duration::from_secs(15);
+
+/// How long the server takes to refuse a key, so that a refusal tells nothing by its time.
+const REJECTION_TIME: Duration = Duration::from_millis(300);
+
+/// Attempts to authenticate on one connection before it is closed.
+const AUTH_ATTEMPTS: usize = 6;
+
+/// The server's configuration, with `host_key` as its only host key.
+pub fn server(host_key: PrivateKey) -> server::Config {
+    server::Config {
+        server_id: identification("remote-sshd"),
+        methods: MethodSet::from(&[MethodKind::PublicKey][..]),
+        auth_rejection_time: REJECTION_TIME,
+        // The "none" attempt that asks which methods there are tells nothing.
+        auth_rejection_time_initial: Some(Duration::ZERO),
+        keys: vec![host_key],
+        limits: limits(),
+        window_size: WINDOW,
+        maximum_packet_size: PACKET,
+        preferred: preferred(),
+        max_auth_attempts: AUTH_ATTEMPTS,
+        inactivity_timeout: None,
+        keepalive_interval: Some(SERVER_KEEPALIVE),
+        nodelay: true,
+        ..Default::default()
+    }
+}
+
+/// The client's configuration. Its liveness is watched by the session's own heartbeat.
+pub fn client() -> client::Config {
+    client::Config {
+        client_id: identification("local-client"),
+        limits: limits(),
+        window_size: WINDOW,
+        maximum_packet_size: PACKET,
+        preferred: preferred(),
+        nodelay: true,
+        ..Default::default()
+    }
+}
+
+fn preferred() -> Preferred {
+    Preferred {
+        // The fastest first; zlib is not offered.
+        cipher: Cow::Borrowed(&[
+            cipher::AES_128_GCM,
+            cipher::AES_256_GCM,
+            cipher::CHACHA20_POLY1305,
+            cipher::AES_256_CTR,
+            cipher::AES_128_CTR,
+        ]),
+        compression: Cow::Borrowed(&[compression::NONE]),
+        ..Preferred::DEFAULT
+    }
+}
+
+/// Never rekey of our own accord: russh ends a session that has more than two windows of data in flight during a rekey.
+/// A literal, because `Limits::new` does not take values this large. A rekey the peer asks for is answered.
+fn limits() -> Limits {
+    Limits {
+        rekey_write_limit: usize::MAX,
+        rekey_read_limit: usize::MAX,
+        rekey_time_limit: Duration::from_secs(365 * 24 * 3600),
+    }
+}
