@@ -33,7 +33,7 @@ cluster-down: ## removes the cluster, and stops the Docker engine if it was star
 	@tests/cluster/down
 
 bench: ## the benchmarks, with a real cluster
-	@tests/cluster/with cargo bench --workspace
+	@tests/cluster/with cargo run --quiet -p tests --bin bench
 
 clean: cluster-down ## removes target/ and everything that was cached
 	@cargo clean

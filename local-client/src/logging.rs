@@ -9,7 +9,7 @@ use tracing_subscriber::fmt::{self as layer, FmtContext};
 use tracing_subscriber::registry::LookupSpan;
 
 /// What is logged where `RUST_LOG` says nothing: our own rooms, and only the troubles of the libraries.
-const DEFAULT: &str = "warn,local_client=info,tunnel=info,russh=error,kube=error,hyper=error";
+const DEFAULT: &str = "warn,local_client=info,tunnel=info,russh=error,kube=error,hyper=error,rustls_platform_verifier=off";
 
 /// Starts the log.
 pub fn start(format: LogFormat) {

@@ -8,12 +8,13 @@ use crate::{dns, facts, outbound};
 use russh::server::{ChannelOpenHandle, Handle, Msg, RunningSession};
 use russh::{Channel, ChannelId, Disconnect, Error};
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, Span, debug, debug_span, info};
@@ -96,13 +97,12 @@ pub(crate) async fn serve(
     id: u64,
     unauthenticated: OwnedSemaphorePermit,
 ) {
-    let deadline = Instant::now() + server.limits().login;
     if let Err(error) = copy::tune(&tcp) {
         return debug!(%error, "the connection is gone already");
     }
     let (tracker, ended) = (TaskTracker::new(), CancellationToken::new());
     let (carrier, gate) = carrier::carry(tcp, &tracker);
-    let (done, authenticated) = oneshot::channel();
+    let (done, mut authenticated) = oneshot::channel();
     let handler = Handler::new(Login {
         id,
         server: server.clone(),
@@ -112,22 +112,39 @@ pub(crate) async fn serve(
         span: Span::current(),
         done,
     });
-    let ssh = russh::server::run_stream(server.ssh(), carrier, handler);
-    let outcome = match timeout_at(deadline, ssh).await {
-        Ok(Ok(session)) => {
-            let login = timeout_at(deadline, authenticated).await;
-            drop(unauthenticated);
-            match login {
-                Ok(Ok(connection)) => attend(&connection, session).await,
-                // Too slow, or turned away.
-                Ok(Err(_)) | Err(_) => {
+    let mut too_late = pin!(async {
+        tokio::select! {
+            () = sleep(server.limits().login) => {}
+            () = server.leaving() => {}
+        }
+    });
+    let session = tokio::select! {
+        session = russh::server::run_stream(server.ssh(), carrier, handler) => session,
+        () = &mut too_late => Err(Error::ConnectionTimeout),
+    };
+    let outcome = match session {
+        Ok(session) => {
+            let connection = tokio::select! {
+                connection = &mut authenticated => connection.ok(),
+                () = &mut too_late => None,
+            };
+            let outcome = match &connection {
+                Some(connection) => {
+                    drop(unauthenticated);
+                    attend(connection, session).await
+                }
+                None => {
                     gate.close();
                     session.await
                 }
+            };
+            // A client may have come in at the last moment.
+            if let Some(connection) = connection.or_else(|| authenticated.try_recv().ok()) {
+                server.claims().release(&connection);
             }
+            outcome
         }
-        Ok(Err(error)) => Err(error),
-        Err(_) => Err(Error::ConnectionTimeout),
+        Err(error) => Err(error),
     };
     ended.cancel();
     tracker.close();
@@ -149,7 +166,6 @@ async fn attend(
         () = connection.server.leaving() => connection.dismiss(&mut session).await,
         () = silence(&connection.link.gate, connection.server.limits().silence) => None,
     };
-    connection.server.claims().release(connection);
     let ended = match ended {
         Some(ended) => ended,
         None => {

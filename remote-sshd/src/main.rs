@@ -57,6 +57,9 @@ async fn authorize(key: &str, port: u16) -> anyhow::Result<ExitCode> {
 
 async fn serve(cli: &Cli) -> anyhow::Result<ExitCode> {
     process::hide().context("prctl")?;
+    if let Err(error) = process::raise_descriptor_limit() {
+        warn!(%error, "few descriptors");
+    }
     let mut ends = process::Ends::new().context("cannot wait for signals")?;
     let keyring = Arc::new(Keyring::new(&authorized_keys(&cli.authorized_keys)?));
     let host_key = PrivateKey::random(&mut rand::rng(), Algorithm::Ed25519)

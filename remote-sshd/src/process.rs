@@ -1,5 +1,6 @@
 //! The process as a whole: what others may see of it, what it says, when it ends.
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::io::IsTerminal;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -13,6 +14,16 @@ const DEFAULT_LOG: &str = "info,russh=error";
 /// Those of prctl(2).
 pub fn hide() -> std::io::Result<()> {
     Ok(nix::sys::prctl::set_dumpable(false)?)
+}
+
+/// Takes as many descriptors as may be had: each stream is one, and container runtimes leave the soft limit low for programs
+/// that use select(2).
+///
+/// # Errors
+/// Those of setrlimit(2).
+pub fn raise_descriptor_limit() -> std::io::Result<()> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    Ok(setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?)
 }
 
 /// Logs to stderr, as `RUST_LOG` says.

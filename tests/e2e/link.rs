@@ -74,17 +74,15 @@ fn l1_the_deployment_is_scaled_to_0_and_back() -> Outcome {
     Ok(())
 }
 
-/// What a client leaves when it has ended: a second one has everything at once, and the code still runs.
-fn nothing_is_left(namespace: &Namespace, app: App, pod: &str) -> Result<()> {
+/// After a client has ended, the code still runs, and a second client gets all that the first one had. Returns its log.
+fn nothing_is_left(namespace: &Namespace, app: App, pod: &str) -> Result<String> {
     assert_eq!(app.sh("echo still there")?, "still there");
     drop(app);
     let next = Client::start(namespace, &EXPOSE)?;
-    let log = next.logs()?;
-    ensure!(!log.contains("held by"), "the port was not free: {log}");
     let app = App::httpd(&next, "8080", "local code")?;
     works(namespace, &app)?;
-    ensure!(name_of_pod(namespace)? == pod, "the pod was replaced");
-    Ok(())
+    assert_eq!(name_of_pod(namespace)?, pod, "the pod was replaced");
+    next.logs()
 }
 
 #[test]
@@ -104,10 +102,15 @@ fn l8_docker_stop() -> Outcome {
         !client.env_file().exists() && !client.json_file().exists(),
         "environment files are left"
     );
-    nothing_is_left(&namespace, app, &pod)?;
+    let log = nothing_is_left(&namespace, app, &pod)?;
+    assert!(
+        !log.contains("held by"),
+        "the port was not free at once: {log}"
+    );
     Ok(())
 }
 
+/// The port may be held for another second: for so long the node keeps a port-forward open whose client has gone without a word.
 #[test]
 fn l8_docker_kill() -> Outcome {
     let namespace = Namespace::new()?.with_things()?.with_target()?;
@@ -139,6 +142,10 @@ fn l8_ctrl_c() -> Outcome {
         !client.env_file().exists() && !client.json_file().exists(),
         "environment files are left"
     );
-    nothing_is_left(&namespace, app, &pod)?;
+    let log = nothing_is_left(&namespace, app, &pod)?;
+    assert!(
+        !log.contains("held by"),
+        "the port was not free at once: {log}"
+    );
     Ok(())
 }

@@ -8,6 +8,7 @@ use std::thread;
 use tests::app;
 use tests::caller::Caller;
 use tests::command::{eventually, run, run_with_input};
+use tests::manifests::HARD_TARGET;
 use tests::namespace::Namespace;
 use tests::outcome::Outcome;
 use tests::shell::Shell;
@@ -45,7 +46,9 @@ fn m1_local_forward() -> Outcome {
 
 #[test]
 fn m1_remote_forward() -> Outcome {
-    let (namespace, ssh) = user()?;
+    let namespace = Namespace::new()?.with_things()?;
+    namespace.apply(HARD_TARGET)?;
+    let ssh = Ssh::new(&namespace)?;
     let server = TcpListener::bind("127.0.0.1:0")?;
     let here = format!("127.0.0.1:{}", server.local_addr()?.port());
     // Ends with the test's process.
@@ -54,10 +57,10 @@ fn m1_remote_forward() -> Outcome {
             thread::spawn(move || answer(stream));
         }
     });
-    // To all that reach the pod, and to the pod itself alone, at any port.
-    let mut ssh_process =
-        ssh.keep(&["-R", &format!(":9000:{here}"), "-R", &format!("0:{here}")])?;
-    let allocated: String = ssh_process.wait_for("the port", |line| {
+    // For all that reach the pod, and for the pod itself alone, at any port.
+    let (all, pod) = (format!(":9000:{here}"), format!("0:{here}"));
+    let mut ssh = ssh.keep(&["-R", &all, "-R", &pod])?;
+    let port: String = ssh.wait_for("the port", |line| {
         let (port, _) = line.strip_prefix("Allocated port ")?.split_once(' ')?;
         Some(port.to_owned())
     })?;
@@ -65,16 +68,14 @@ fn m1_remote_forward() -> Outcome {
     namespace.answers(&format!("http://{address}:9000"), "from the laptop")?;
     assert!(
         Caller::new(&namespace)
-            .get(&format!("http://{address}:{allocated}"))
+            .get(&format!("http://{address}:{port}"))
             .is_err()
     );
-    let mut inside = ssh.ssh();
-    inside.args([
-        "-W",
-        &format!("localhost:{allocated}"),
-        "telepresence@localhost",
-    ]);
-    assert!(run_with_input(&mut inside, REQUEST)?.ends_with("from the laptop"));
+    let inside = Caller::of(&namespace, "deploy/yourcode-deployment", "decoy");
+    assert_eq!(
+        inside.sh(&format!("wget -qO- http://127.0.0.1:{port}"))?,
+        "from the laptop"
+    );
     Ok(())
 }
 

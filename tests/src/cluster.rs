@@ -28,7 +28,6 @@ pub struct Cluster {
     home: PathBuf,
     process: String,
     owner: String,
-    made: AtomicU32,
 }
 
 impl Cluster {
@@ -53,7 +52,6 @@ impl Cluster {
                 .context("no cluster: tests/cluster/up, then eval \"$(tests/cluster/env)\"")?,
             process: identity(std::process::id())?,
             owner,
-            made: AtomicU32::new(0),
         });
         cluster.remove(|owner| owner != KEPT && !lives(owner))?;
         cluster.remove_at_signals()?;
@@ -77,7 +75,8 @@ impl Cluster {
 
     /// A name that nothing else has.
     pub fn unique(&self) -> String {
-        let number = self.made.fetch_add(1, Ordering::Relaxed);
+        static MADE: AtomicU32 = AtomicU32::new(0);
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
         format!("test-{}-{number}", self.process)
     }
 

@@ -82,7 +82,7 @@ pub const CLAIMED: &[Scenario] = &[
     ),
     (
         "L8",
-        "Ended in any way, the client leaves nothing in the cluster, and its ports are free at once",
+        "Ended in any way, the client leaves nothing in the cluster; its ports are free at once, after docker kill in a second",
     ),
     ("X1", "Without an authorized key nobody is let in"),
     (

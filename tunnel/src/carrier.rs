@@ -277,3 +277,38 @@ impl<S> Drop for Carrier<S> {
         self.gate.close();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, duplex};
+    use tokio::time::timeout;
+
+    /// The last words of a connection, the reason for its end among them, are sent.
+    #[tokio::test]
+    async fn what_is_queued_is_sent_after_the_end() {
+        let tracker = TaskTracker::new();
+        let (near, mut far) = duplex(64);
+        let (mut carrier, gate) = carry(near, &tracker);
+        carrier.write_all(&[7; 4096]).await.unwrap();
+        gate.close();
+        assert!(carrier.write_all(b"more").await.is_err());
+        assert!(carrier.read_u8().await.is_err());
+        drop(carrier);
+        let mut all = vec![];
+        far.read_to_end(&mut all).await.unwrap();
+        assert_eq!(all, [7; 4096]);
+    }
+
+    /// ... but not to a peer that does not read: its socket would never be closed.
+    #[tokio::test]
+    async fn a_peer_that_does_not_read_is_left() {
+        let tracker = TaskTracker::new();
+        let (near, _far) = duplex(64);
+        let (mut carrier, gate) = carry(near, &tracker);
+        carrier.write_all(&[7; 4096]).await.unwrap();
+        gate.close();
+        tracker.close();
+        timeout(LINGER * 5, tracker.wait()).await.expect("it ends");
+    }
+}

@@ -1,5 +1,7 @@
 //! Two russh ends in one process, over a pipe of 64 KiB: what a port-forward looks like.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use russh::client::{self, Handle};
 use russh::keys::{Algorithm, PrivateKey, PrivateKeyWithHashAlg, PublicKeyOrCertificate};
 use russh::server::{self, Auth, ChannelOpenHandle, Msg, Session, VerifiedPublicKey};

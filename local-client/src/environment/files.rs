@@ -31,6 +31,7 @@ impl EnvFiles {
             name: name.to_owned(),
             owner,
         };
+        files.temporary()?;
         for path in [files.env(), files.json()] {
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -42,7 +43,6 @@ impl EnvFiles {
                 _ => {}
             }
         }
-        files.temporary()?;
         Ok(files)
     }
 

@@ -8,12 +8,14 @@ use tunnel::claims::{Claim, RefusalReason, Report};
 
 /// How long a port held by another client is waited for.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How long before the holder is named: one that was killed just now is gone by then.
+const UNREMARKED: Duration = Duration::from_secs(2);
 /// Between two attempts.
-const RETRY: Duration = Duration::from_secs(1);
+const RETRY: Duration = Duration::from_millis(250);
 
 /// Claims `port`, waiting [`PATIENCE`] for another holder, who is named in the log.
 pub(super) async fn claim(connection: &Connection, port: u16) -> Result<(), ListenError> {
-    let deadline = Instant::now() + PATIENCE;
+    let start = Instant::now();
     let mut named = false;
     loop {
         if connection.request_port(port).await? {
@@ -24,10 +26,10 @@ pub(super) async fn claim(connection: &Connection, port: u16) -> Result<(), List
         let ListenError::Held { holder, .. } = &error else {
             return Err(error);
         };
-        if Instant::now() >= deadline {
+        if start.elapsed() >= PATIENCE {
             return Err(error);
         }
-        if !named {
+        if !named && start.elapsed() >= UNREMARKED {
             named = true;
             tracing::warn!(
                 "port {port} of the pod is held by {holder}; waiting {} s for it",

@@ -111,7 +111,7 @@ impl Connection {
         let stream = subsystem(&handle, link(), "dns")
             .await
             .ok_or_else(|| lost("DNS"))?;
-        let dns = Dns::new(stream, &tracker);
+        let dns = Dns::new(stream, &tracker, &ended);
         let connection = Connection {
             handle,
             gate,
@@ -203,6 +203,19 @@ impl Connection {
                 format!("nothing came from {} for {} s", self.peer, heartbeat::DEAD_AFTER.as_secs())
             }
         }
+    }
+
+    /// Gives `ports` back and ends the connection. The server's answers are waited for, as a goodbye on its own may be lost
+    /// with the process that sent it: the ports are free when this returns.
+    pub async fn leave(&self, ports: &Ports) {
+        let give_back = async {
+            for port in ports.all() {
+                // A port that was not held needs no giving back.
+                let _ = self.handle.cancel_tcpip_forward("", u32::from(port)).await;
+            }
+        };
+        let _ = timeout(CLOSE_TIMEOUT, give_back).await;
+        self.close().await;
     }
 
     /// Ends the connection; what still uses it fails.

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tunnel::frames::{self, FrameReader};
 use tunnel::stream::{Stream, Writer};
@@ -47,11 +48,12 @@ fn lock(waiting: &Mutex<Waiting>) -> MutexGuard<'_, Waiting> {
 }
 
 impl Dns {
-    /// Speaks on `stream`; the two tasks end with it.
-    pub fn new(stream: Stream, tracker: &TaskTracker) -> Dns {
+    /// Speaks on `stream`; the two tasks end with it, and with the connection, which `ended` tells.
+    pub fn new(stream: Stream, tracker: &TaskTracker, ended: &CancellationToken) -> Dns {
         let (queries, receiver) = mpsc::channel(QUEUE);
         let waiting = Arc::new(Mutex::new(Waiting::default()));
-        tracker.spawn(send(stream.writer, receiver));
+        let sending = send(stream.writer, receiver);
+        tracker.spawn(ended.clone().run_until_cancelled_owned(sending));
         tracker.spawn(receive(FrameReader::new(stream.reader), waiting.clone()));
         Dns { queries, waiting }
     }
@@ -140,7 +142,7 @@ mod tests {
     async fn answers_find_their_queries_in_any_order() {
         let (near, far) = memory::pair();
         let tracker = TaskTracker::new();
-        let dns = Arc::new(Dns::new(near, &tracker));
+        let dns = Arc::new(Dns::new(near, &tracker, &CancellationToken::new()));
         let asked: Vec<_> = (0..3u8)
             .map(|n| {
                 let dns = dns.clone();
@@ -166,7 +168,11 @@ mod tests {
     #[tokio::test]
     async fn a_lost_link_ends_every_query() {
         let (near, far) = memory::pair();
-        let dns = Arc::new(Dns::new(near, &TaskTracker::new()));
+        let dns = Arc::new(Dns::new(
+            near,
+            &TaskTracker::new(),
+            &CancellationToken::new(),
+        ));
         let asked = tokio::spawn({
             let dns = dns.clone();
             async move { dns.ask(Bytes::from_static(&[0, 0])).await }

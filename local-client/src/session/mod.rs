@@ -92,7 +92,7 @@ impl Session {
             let cause = tokio::select! {
                 cause = connection.ended() => cause,
                 () = shutdown.cancelled() => {
-                    connection.close().await;
+                    connection.leave(&self.ports).await;
                     break;
                 }
             };

@@ -4,7 +4,7 @@ use remote_sshd::keyring::Keyring;
 use remote_sshd::limits::Limits;
 use remote_sshd::pod::PodFiles;
 use remote_sshd::server::{Parts, run};
-use russh::client::{self, ChannelOpenHandle, Handle, Msg, Session};
+use russh::client::{self, ChannelOpenHandle, DisconnectReason, Handle, Msg, Session};
 use russh::keys::{
     Algorithm, PrivateKey, PrivateKeyWithHashAlg, PublicKey, PublicKeyOrCertificate,
 };
@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tunnel::carrier::{Gate, carry};
@@ -146,6 +146,8 @@ pub struct Client {
     pub refuse: Arc<AtomicBool>,
     /// Whether callers are left without an answer.
     pub ignore: Arc<AtomicBool>,
+    /// What the server says when it sends the client away.
+    pub farewell: oneshot::Receiver<String>,
     tracker: TaskTracker,
 }
 
@@ -164,6 +166,7 @@ pub struct Callbacks {
     refuse: Arc<AtomicBool>,
     ignore: Arc<AtomicBool>,
     ignored: Vec<ChannelOpenHandle>,
+    farewell: Option<oneshot::Sender<String>>,
 }
 
 impl client::Handler for Callbacks {
@@ -174,6 +177,18 @@ impl client::Handler for Callbacks {
             return Ok(false);
         };
         Ok(key.key_data() == self.host_key.key_data())
+    }
+
+    async fn disconnected(&mut self, reason: DisconnectReason<Error>) -> Result<(), Error> {
+        match (reason, self.farewell.take()) {
+            (DisconnectReason::ReceivedDisconnect(info), Some(farewell)) => {
+                // The test may not want to know.
+                let _ = farewell.send(info.message);
+                Ok(())
+            }
+            (DisconnectReason::Error(error), _) => Err(error),
+            _ => Ok(()),
+        }
     }
 
     async fn server_channel_open_forwarded_tcpip(
@@ -224,6 +239,7 @@ impl Client {
         let tracker = TaskTracker::new();
         let (carrier, gate) = carry(transport, &tracker);
         let (sender, callers) = mpsc::unbounded_channel();
+        let (farewell_sender, farewell) = oneshot::channel();
         let (refuse, ignore) = (
             Arc::new(AtomicBool::new(false)),
             Arc::new(AtomicBool::new(false)),
@@ -241,6 +257,7 @@ impl Client {
             refuse: refuse.clone(),
             ignore: ignore.clone(),
             ignored: vec![],
+            farewell: Some(farewell_sender),
         };
         let handle =
             client::connect_stream(Arc::new(profile::client()), carrier, callbacks).await?;
@@ -250,6 +267,7 @@ impl Client {
             callers,
             refuse,
             ignore,
+            farewell,
             tracker,
         })
     }
@@ -301,6 +319,14 @@ impl Client {
             Err(Error::RequestDenied) => None,
             Err(error) => panic!("{error}"),
         }
+    }
+
+    /// Gives a claim up; whether there was one.
+    pub async fn cancel(&self, address: &str, port: u16) -> bool {
+        self.handle
+            .cancel_tcpip_forward(address, port.into())
+            .await
+            .is_ok()
     }
 
     pub async fn caller(&mut self) -> Caller {

@@ -4,7 +4,7 @@ use crate::harness::{SOON, Server, free_port, key, read_to_end, soon, target};
 use crate::program::{self, Program};
 use nix::sys::signal::Signal;
 use std::time::Duration;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, timeout};
 use tunnel::stream::Reset;
@@ -13,6 +13,10 @@ use tunnel::stream::Reset;
 async fn it_ends_at_once_when_there_is_nothing_to_wait_for() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let program = Program::start(&[]).await;
+        let mut silent = TcpStream::connect(("127.0.0.1", program.port))
+            .await
+            .unwrap();
+        soon(silent.read_u8()).await.unwrap();
         let started = Instant::now();
         program.signal(signal);
         let (code, _) = program.end().await;
@@ -41,7 +45,8 @@ async fn streams_under_way_may_finish() {
     assert_eq!(words.unwrap(), b"the last words");
     drop(stream);
     soon(server.ended.wait()).await;
-    assert!(soon(client.handle.channel_open_session()).await.is_err());
+    let farewell = soon(client.farewell).await;
+    assert_eq!(farewell.as_deref(), Ok("the pod is terminating"));
 }
 
 /// A second signal is final.

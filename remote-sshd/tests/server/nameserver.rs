@@ -120,6 +120,7 @@ fn answers(query: &Message, manner: Manner, names: &HashMap<String, Ipv4Addr>) -
         return vec![answer];
     }
     let mut forged = answer.clone();
+    forged.answers.clear();
     forged.metadata.id = answer.metadata.id.wrapping_add(1);
     let mut other = answer.clone();
     other.queries[0].set_name("other.".parse().unwrap());

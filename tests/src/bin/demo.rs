@@ -16,11 +16,9 @@ fn main() -> Result<()> {
     };
     let seed = Seed::play(cluster, keep.then_some(END))?;
     if keep {
-        seed.keep();
-    } else {
-        println!(
-            "\nEverything is as it was. KEEP=1 make demo leaves it running, to try things out."
-        );
+        return seed.keep();
     }
+    drop(seed);
+    println!("\nEverything is as it was. KEEP=1 make demo leaves it running, to try things out.");
     Ok(())
 }

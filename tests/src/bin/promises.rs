@@ -28,14 +28,9 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// nextest's report lies beside the directory that this program is in.
+/// From where nextest reports to: `target` of the workspace, wherever cargo builds.
 fn results() -> Result<Vec<Test>> {
-    let program = std::env::current_exe()?;
-    let target = program
-        .ancestors()
-        .nth(2)
-        .context("target/debug/promises")?;
-    let path = target.join("nextest/default/junit.xml");
+    let path = repository().join("target/nextest/default/junit.xml");
     let text = fs::read_to_string(&path)
         .with_context(|| format!("{}: run the tests first", path.display()))?;
     parse(&text)
@@ -46,7 +41,7 @@ fn parse(junit: &str) -> Result<Vec<Test>> {
     let cases = document
         .descendants()
         .filter(|node| node.has_tag_name("testcase"));
-    cases
+    let tests: Result<Vec<_>> = cases
         .map(|case| {
             let attribute = |node: Node, name| {
                 node.attribute(name)
@@ -62,7 +57,11 @@ fn parse(junit: &str) -> Result<Vec<Test>> {
                 passed: !case.children().any(bad),
             })
         })
-        .collect()
+        .collect();
+    // They come in the order in which they ended.
+    let mut tests = tests?;
+    tests.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(tests)
 }
 
 fn page(tests: &[Test]) -> String {

@@ -8,7 +8,7 @@ pub(crate) use containers::remove_containers;
 use crate::app;
 use crate::cluster::Cluster;
 use crate::command::{Background, run};
-use crate::manifests::{THING1_PORT, deploy, repository};
+use crate::manifests::{deploy, repository};
 use crate::namespace::Namespace;
 use crate::readme::{self, Step};
 use crate::ssh::Key;
@@ -68,6 +68,7 @@ impl Seed {
         remove_containers(&cluster)?;
         cluster.plays.store(true, Ordering::Relaxed);
 
+        println!("=== Before: the example in production, three pods behind a Service");
         run(Command::new("docker").args(["tag", app::IMAGE, PRODUCTION]))?;
         run(Command::new(repository().join("tests/cluster/load")).arg(PRODUCTION))?;
         let namespace = Namespace::on(cluster)?.with_things()?;
@@ -196,23 +197,25 @@ impl Seed {
         Ok(())
     }
 
-    /// Leaves everything as it is for good, and says what to try.
-    pub fn keep(self) {
-        let (home, directory) = (
-            self.namespace.home().display().to_string(),
-            self.directory.display().to_string(),
-        );
+    /// Leaves the client and the code running for good, and says what to try.
+    ///
+    /// # Errors
+    /// If the code does not run.
+    pub fn keep(mut self) -> Result<()> {
+        self.others.clear();
+        let (code, directory) = (self.code_container()?, self.directory.display());
         println!(
-            "\nLeft running: the client and your code in Docker, the proxy in namespace {}. Try, in a shell after `eval \"$(tests/cluster/env)\"`:\n\
-             $ export KUBECONFIG={home}/.kube/config\n\
-             $ kubectl exec caller -- curl -sS http://yourcode-service:8080/   # your code answers\n\
-             $ $EDITOR {directory}/yourcode.py   # then ask again\n\
-             $ docker run --rm -it --net=container:{CLIENT} --env-file={directory}/{CLIENT}.env {CODE} bash   # curl thing1:{THING1_PORT}, dig, psql\n\
+            "\nLeft running: the proxy in the cluster, the client and your code in Docker. Try:\n\
+             $ eval \"$(tests/cluster/env)\"; export KUBECONFIG={home}/.kube/config; cd {directory}\n\
+             $ kubectl exec caller -- curl -sS http://yourcode-service:8080/\n\
+             $ vi yourcode.py   # and ask again\n\
+             $ docker exec -it {code} bash   # there are curl, dig and psql\n\
              $ docker logs -f {CLIENT}\n\
-             $ make cluster-down   # ends it all",
-            self.namespace.name,
+             To end it: docker rm -f {CLIENT} {code}, and make cluster-down where you started.",
+            home = self.namespace.home().display(),
         );
         std::mem::forget(self);
+        Ok(())
     }
 }
 

@@ -15,6 +15,9 @@ const QUERY: &str = "SELECT text FROM greetings ORDER BY text";
 /// What the query answers in the cloud.
 const GREETINGS: &str = "good morning from the cloud\nhello from the cloud";
 
+/// Digits of a container's id, as Docker shows it.
+const SHORT: usize = 12;
+
 impl Seed {
     pub(super) fn run_code(&mut self, line: &str) -> Result<()> {
         self.code = None;
@@ -25,14 +28,14 @@ impl Seed {
         }
         let id = eventually("the container", || self.code_container())?;
         let url = format!("http://thing1:{THING1_PORT}");
-        let answer = self.shown(Command::new("docker").args(["exec", &id, "curl", "-sS", &url]))?;
+        let answer = self.docker(&["exec", &id, "curl", "-sS", &url])?;
         ensure!(answer == "thing1\n", "{answer}");
         self.proven("a Service answers the local code", answer.trim_end());
 
         let psql = format!(
             "psql -At -c '{QUERY}' postgresql://yourcode:yourcode@$YOUR_DATABASE_HOST/yourcode"
         );
-        let answer = self.shown(Command::new("docker").args(["exec", &id, "sh", "-c", &psql]))?;
+        let answer = self.docker(&["exec", &id, "sh", "-c", &psql])?;
         ensure!(answer.trim_end() == GREETINGS, "{answer}");
         self.proven(
             "the cloud's database answers the local code",
@@ -52,6 +55,7 @@ impl Seed {
     fn edit(&mut self) -> Result<()> {
         let id = eventually("the container", || self.code_container())?;
         let before = self.call(&id, "/")?;
+        println!("{before}");
         let pod = self.pod()?;
         let file = self.directory.join("yourcode.py");
         let code = fs::read_to_string(&file)?;
@@ -122,7 +126,7 @@ impl Seed {
     }
 
     /// The container that runs the README's command line for the code.
-    fn code_container(&self) -> Result<String> {
+    pub(super) fn code_container(&self) -> Result<String> {
         let containers = self.namespace.cluster.docker.containers(None)?;
         let mut running = containers.into_iter().filter(|container| {
             container.image.as_deref() == Some(CODE)
@@ -134,6 +138,7 @@ impl Seed {
         running
             .next()
             .and_then(|container| container.id)
+            .map(|id| id.chars().take(SHORT).collect())
             .context("no container of the code runs")
     }
 
@@ -147,13 +152,14 @@ impl Seed {
         ))
     }
 
-    fn shown(&self, command: &mut Command) -> Result<String> {
-        let words: Vec<_> = command
-            .get_args()
-            .map(|word| word.to_string_lossy())
-            .collect();
-        println!("$ docker {}", words.join(" "));
-        run(command)
+    /// Runs a command of Docker's, and shows it as one would type it.
+    fn docker(&self, words: &[&str]) -> Result<String> {
+        let typed = words.iter().map(|word| match word.contains(' ') {
+            true => format!("{word:?}"),
+            false => (*word).to_owned(),
+        });
+        println!("$ docker {}", typed.collect::<Vec<_>>().join(" "));
+        run(Command::new("docker").args(words))
     }
 
     pub(super) fn proven(&mut self, what: &'static str, shown: &str) {
