@@ -327,7 +327,7 @@ async fn remote_ports_are_forwarded() {
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
 
     client.kill().await.unwrap();
-    soon(async { while TcpListener::bind(("127.0.0.1", remote)).await.is_err() {} }).await;
+    until_free(remote).await;
 }
 
 /// M1: `-D`, names resolved in the pod.
@@ -350,6 +350,16 @@ async fn socks_is_forwarded() {
     soon(tcp.read_exact(&mut answer)).await.unwrap();
     assert_eq!(answer[..2], [5, 0]);
     assert_eq!(exchange(&mut tcp, b"abc").await, b"hello abc");
+}
+
+/// Waits until nobody listens on `port` any more. Binding never waits by itself, and the server runs in the same thread.
+async fn until_free(port: u16) {
+    soon(async {
+        while TcpListener::bind(("127.0.0.1", port)).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
 }
 
 /// M1: several commands share one connection (`ControlMaster`).
@@ -392,7 +402,7 @@ async fn connections_are_shared() {
                 b"hello abc"
             );
         } else {
-            soon(async { while TcpListener::bind(("127.0.0.1", remote)).await.is_err() {} }).await;
+            until_free(remote).await;
         }
     }
 }
