@@ -1,5 +1,6 @@
 //! Connecting to whichever address of a target answers first ("happy eyeballs", RFC 8305).
 
+use nix::errno::Errno;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -67,13 +68,10 @@ fn classify(error: &io::Error, address: SocketAddr) -> DialError {
         // No IPv6 address of our own, or no port left.
         AddrNotAvailable if address.is_ipv6() => DialError::Unreachable,
         AddrNotAvailable | OutOfMemory => DialError::Resources,
-        _ => match error.raw_os_error().map(nix::errno::Errno::from_raw) {
-            Some(
-                nix::errno::Errno::EMFILE | nix::errno::Errno::ENFILE | nix::errno::Errno::ENOBUFS,
-            ) => DialError::Resources,
-            // A route that prohibits, a filter that drops what is sent.
-            Some(nix::errno::Errno::EACCES | nix::errno::Errno::EPERM) => DialError::Unreachable,
-            Some(nix::errno::Errno::EAFNOSUPPORT) => DialError::Unreachable,
+        _ => match error.raw_os_error().map(Errno::from_raw) {
+            Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS) => DialError::Resources,
+            // A route that prohibits, a filter that drops what is sent, a family that is off.
+            Some(Errno::EACCES | Errno::EPERM | Errno::EAFNOSUPPORT) => DialError::Unreachable,
             _ => DialError::Other,
         },
     }

@@ -1,5 +1,6 @@
 //! Listening as RFC 4254 7.1 has it.
 
+use nix::errno::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -114,8 +115,8 @@ fn listen(address: SocketAddr, only_v6: bool) -> io::Result<TcpListener> {
 
 /// Whether IPv6 is off: not compiled in, or without an address.
 fn no_ipv6(error: &io::Error) -> bool {
-    let afnosupport = nix::errno::Errno::EAFNOSUPPORT as i32;
-    error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(afnosupport)
+    error.kind() == io::ErrorKind::AddrNotAvailable
+        || error.raw_os_error().map(Errno::from_raw) == Some(Errno::EAFNOSUPPORT)
 }
 
 #[cfg(test)]

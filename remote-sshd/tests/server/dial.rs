@@ -10,12 +10,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep, timeout};
 use tunnel::copy;
 use tunnel::dial::DialError;
-use tunnel::stream::Reset;
+use tunnel::stream::{Reset, Stream};
 
-async fn connected(client: &Client) -> (tunnel::stream::Stream, TcpStream) {
-    let (port, listener) = target().await;
-    let (stream, accepted) = tokio::join!(client.open("127.0.0.1", port), listener.accept());
-    (stream.unwrap(), accepted.unwrap().0)
+async fn connected(client: &Client) -> (Stream, TcpStream) {
+    let (_, listener) = target().await;
+    client.reach("127.0.0.1", &listener).await
 }
 
 /// O7: the greeting of a target that speaks first is never lost, on a connection's first channel least of all.
@@ -228,12 +227,9 @@ async fn ipv6_targets_are_reached() {
     let server = Server::start().await;
     let client = server.client().await;
     let v6 = TcpListener::bind("[::1]:0").await.unwrap();
-    let port = v6.local_addr().unwrap().port();
     for host in ["::1", "[::1]"] {
-        let (stream, accepted) = tokio::join!(client.open(host, port), v6.accept());
-        assert!(stream.is_ok() && accepted.is_ok(), "{host}");
+        client.reach(host, &v6).await;
     }
-    let (port, v4) = target().await;
-    let (stream, accepted) = tokio::join!(client.open("::ffff:127.0.0.1", port), v4.accept());
-    assert!(stream.is_ok() && accepted.is_ok());
+    let (_, v4) = target().await;
+    client.reach("::ffff:127.0.0.1", &v4).await;
 }

@@ -294,6 +294,14 @@ impl Client {
         }
     }
 
+    /// A stream to `listener`, by the name `host`, and its other end.
+    pub async fn reach(&self, host: &str, listener: &TcpListener) -> (Stream, TcpStream) {
+        let port = listener.local_addr().unwrap().port();
+        let stream = self.open(host, port).await;
+        let stream = stream.unwrap_or_else(|error| panic!("{host}: {error}"));
+        (stream, soon(listener.accept()).await.unwrap().0)
+    }
+
     pub async fn subsystem(&self, name: &str) -> Option<Stream> {
         let mut channel = self.handle.channel_open_session().await.unwrap();
         channel.request_subsystem(true, name).await.unwrap();

@@ -31,9 +31,8 @@ async fn streams_under_way_may_finish() {
     let server = Server::start().await;
     let client = server.client().await;
     let claimed = client.claim("", 0).await.unwrap();
-    let (port, listener) = target().await;
-    let (stream, accepted) = tokio::join!(client.open("127.0.0.1", port), listener.accept());
-    let (mut stream, mut tcp) = (stream.unwrap(), accepted.unwrap().0);
+    let (_, listener) = target().await;
+    let (mut stream, mut tcp) = client.reach("127.0.0.1", &listener).await;
 
     server.shutdown.cancel();
     soon(async { while TcpStream::connect(server.address).await.is_ok() {} }).await;
@@ -60,9 +59,8 @@ async fn a_second_signal_ends_it_at_once() {
     server.address = ([127, 0, 0, 1], program.port).into();
     server.host_key = program.host_key.parse().unwrap();
     let client = server.client_with(&me).await;
-    let (port, listener) = target().await;
-    let (stream, accepted) = tokio::join!(client.open("127.0.0.1", port), listener.accept());
-    let (mut stream, _tcp) = (stream.unwrap(), accepted.unwrap());
+    let (_, listener) = target().await;
+    let (mut stream, _tcp) = client.reach("127.0.0.1", &listener).await;
 
     program.signal(Signal::SIGTERM);
     assert!(

@@ -25,6 +25,9 @@ const FIGURES: [(&str, &str); 5] = [
     ("connections", "new connections per second, 1 at a time"),
 ];
 
+/// A way to the pod: makes the command that measures it.
+type Way<'a> = Box<dyn Fn() -> Command + 'a>;
+
 fn main() -> Result<()> {
     let cluster = Cluster::at_hand()?;
     let namespace = Namespace::on(cluster.clone())?.with_target()?;
@@ -68,7 +71,7 @@ spec:
         let command = measure("127.0.0.1", port);
         app::elsewhere(&cluster, "host", &command.each_ref().map(String::as_str))
     };
-    let ways: [(&str, Box<dyn Fn() -> Command>); 3] = [
+    let ways: [(&str, Way); 3] = [
         ("kubectl port-forward", Box::new(|| here(forwarded))),
         (
             "this project",
