@@ -1,20 +1,16 @@
-//! One SSH connection, from the accepted socket to its end, and what an authenticated client may do with it.
+//! An authenticated client's connection, and what may be done with it.
 
-use crate::handler::Handler;
 use crate::keyring::{Admission, Identity};
 use crate::pod::PodFiles;
 use crate::server::Server;
 use crate::{dns, facts, outbound};
-use russh::server::{ChannelOpenHandle, Handle, Msg, RunningSession};
-use russh::{Channel, ChannelId, Disconnect, Error};
+use russh::server::{ChannelOpenHandle, Handle, Msg};
+use russh::{Channel, ChannelId};
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-use tokio::time::{sleep, timeout};
+use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, Span, debug, debug_span, info};
@@ -23,10 +19,7 @@ use tunnel::channel::{self, Link};
 use tunnel::claims::{Refusal, Report};
 use tunnel::ident::Peer;
 use tunnel::stream::Stream;
-use tunnel::{carrier, copy, message};
-
-/// How long a client that is told to leave may take to do so.
-const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
+use tunnel::{copy, message};
 
 /// Refusals that are remembered for the client to read.
 const REFUSALS: usize = 64;
@@ -90,102 +83,6 @@ impl Login {
     }
 }
 
-/// Runs SSH on an accepted socket until it ends, or the server does.
-pub(crate) async fn serve(
-    server: Arc<Server>,
-    tcp: TcpStream,
-    id: u64,
-    unauthenticated: OwnedSemaphorePermit,
-) {
-    if let Err(error) = copy::tune(&tcp) {
-        return debug!(%error, "the connection is gone already");
-    }
-    let (tracker, ended) = (TaskTracker::new(), CancellationToken::new());
-    let (carrier, gate) = carrier::carry(tcp, &tracker);
-    let (done, mut authenticated) = oneshot::channel();
-    let handler = Handler::new(Login {
-        id,
-        server: server.clone(),
-        gate: gate.clone(),
-        tracker: tracker.clone(),
-        ended: ended.clone(),
-        span: Span::current(),
-        done,
-    });
-    let mut too_late = pin!(async {
-        tokio::select! {
-            () = sleep(server.limits().login) => {}
-            () = server.leaving() => {}
-        }
-    });
-    let session = tokio::select! {
-        session = russh::server::run_stream(server.ssh(), carrier, handler) => session,
-        () = &mut too_late => Err(Error::ConnectionTimeout),
-    };
-    let outcome = match session {
-        Ok(session) => {
-            let connection = tokio::select! {
-                connection = &mut authenticated => connection.ok(),
-                () = &mut too_late => None,
-            };
-            let outcome = match &connection {
-                Some(connection) => {
-                    drop(unauthenticated);
-                    attend(connection, session).await
-                }
-                None => {
-                    gate.close();
-                    session.await
-                }
-            };
-            // A client may have come in at the last moment.
-            if let Some(connection) = connection.or_else(|| authenticated.try_recv().ok()) {
-                server.claims().release(&connection);
-            }
-            outcome
-        }
-        Err(error) => Err(error),
-    };
-    ended.cancel();
-    tracker.close();
-    tracker.wait().await;
-    match outcome {
-        Ok(()) => debug!("ended"),
-        Err(error) => debug!(%error, "ended"),
-    }
-}
-
-/// Stays with an authenticated client until it leaves, or has to.
-async fn attend(
-    connection: &Connection,
-    mut session: RunningSession<Handler>,
-) -> Result<(), Error> {
-    info!(client = %connection.identity(), ours = connection.peer.is_ours(), "connected");
-    let ended = tokio::select! {
-        ended = &mut session => Some(ended),
-        () = connection.server.leaving() => connection.dismiss(&mut session).await,
-        () = silence(&connection.link.gate, connection.server.limits().silence) => None,
-    };
-    let ended = match ended {
-        Some(ended) => ended,
-        None => {
-            // russh may be waiting for a stream that nobody reads: first the streams.
-            connection.ended.cancel();
-            connection.link.gate.close();
-            session.await
-        }
-    };
-    info!("disconnected");
-    ended
-}
-
-/// Waits until nothing has been received for as long as `limit`.
-async fn silence(gate: &Gate, limit: Duration) {
-    while let Some(rest) = limit.checked_sub(gate.last_received().elapsed()) {
-        sleep(rest).await;
-    }
-}
-
 impl Connection {
     pub(crate) fn id(&self) -> u64 {
         self.id
@@ -213,6 +110,16 @@ impl Connection {
 
     pub(crate) fn files(&self) -> &PodFiles {
         self.server.files()
+    }
+
+    pub(crate) fn server(&self) -> &Server {
+        &self.server
+    }
+
+    /// Ends the connection and all its streams.
+    pub(crate) fn end(&self) {
+        self.ended.cancel();
+        self.link.gate.close();
     }
 
     /// Waits for the connection's end.
@@ -336,18 +243,6 @@ impl Connection {
         let task = task.instrument(self.span.clone());
         let task = self.ended.clone().run_until_cancelled_owned(task);
         self.link.tracker.spawn(task);
-    }
-
-    /// Tells the client to leave, and gives it a moment to do so.
-    async fn dismiss(&self, session: &mut RunningSession<Handler>) -> Option<Result<(), Error>> {
-        let leaving = async {
-            let text = "the pod is terminating".to_owned();
-            let reason = Disconnect::ByApplication;
-            // An error means that it has left already.
-            let _ = self.handle.disconnect(reason, text, "en".to_owned()).await;
-            session.await
-        };
-        timeout(LEAVE_TIMEOUT, leaving).await.ok()
     }
 }
 

@@ -1,11 +1,11 @@
 //! The server: accepts connections, bounds those whose client is not known yet, ends in order.
 
 use crate::claims::Claims;
-use crate::connection;
 use crate::keyring::Keyring;
 use crate::limits::{Limits, UNAUTHENTICATED};
 use crate::own;
 use crate::pod::PodFiles;
+use crate::serve::serve;
 use russh::keys::PrivateKey;
 use russh::server::Config;
 use std::io;
@@ -138,8 +138,7 @@ async fn accept(listener: &TcpListener, server: &Arc<Server>, connections: &Task
                 };
                 id += 1;
                 let span = info_span!("connection", id);
-                connections
-                    .spawn(connection::serve(server.clone(), tcp, id, permit).instrument(span));
+                connections.spawn(serve(server.clone(), tcp, id, permit).instrument(span));
             }
             Err(error) => {
                 warn!(%error, "accept failed");

@@ -11,8 +11,8 @@ use tests::shell::Shell;
 
 const SERVICE: &str = "http://yourcode-service:8080";
 
-fn namespace() -> Result<Namespace> {
-    Namespace::new()?.with_things()?.with_target()
+fn namespace() -> Outcome<Namespace> {
+    Ok(Namespace::new()?.with_things()?.with_target()?)
 }
 
 /// What becomes of a connection: the error's name in Python, or what the other end says at once.
@@ -34,11 +34,23 @@ fn i1_a_pod_reaches_the_code_by_service_and_by_pod_address() -> Outcome {
     let namespace = namespace()?;
     let client = Client::start(&namespace, &["--expose", "8080"])?;
     let _app = App::httpd(&client, "8080", "local code")?;
-    namespace.answers(SERVICE, "local code")?;
-    namespace.answers(
-        &format!("http://{}:8080", namespace.target_address()?),
-        "local code",
-    )?;
+    let urls = [
+        SERVICE.to_owned(),
+        format!("http://{}:8080", namespace.target_address()?),
+    ];
+    for url in &urls {
+        namespace.answers(url, "local code")?;
+    }
+    // Once it works, it always does.
+    let script = format!(
+        "for i in $(seq 20); do curl -sS --fail --max-time 10 {}; done",
+        urls.join(" ")
+    );
+    let pages = Caller::new(&namespace).sh(&script)?;
+    assert_eq!(
+        pages.lines().filter(|page| *page == "local code").count(),
+        20 * urls.len()
+    );
     Ok(())
 }
 

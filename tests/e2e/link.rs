@@ -75,14 +75,14 @@ fn l1_the_deployment_is_scaled_to_0_and_back() -> Outcome {
 }
 
 /// After a client has ended, the code still runs, and a second client gets all that the first one had. Returns its log.
-fn nothing_is_left(namespace: &Namespace, app: App, pod: &str) -> Result<String> {
+fn nothing_is_left(namespace: &Namespace, app: App, pod: &str) -> Outcome<String> {
     assert_eq!(app.sh("echo still there")?, "still there");
     drop(app);
     let next = Client::start(namespace, &EXPOSE)?;
     let app = App::httpd(&next, "8080", "local code")?;
     works(namespace, &app)?;
     assert_eq!(name_of_pod(namespace)?, pod, "the pod was replaced");
-    next.logs()
+    Ok(next.logs()?)
 }
 
 #[test]

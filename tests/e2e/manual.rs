@@ -2,13 +2,13 @@
 
 use anyhow::{Context, Result, ensure};
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::thread;
 use tests::app;
 use tests::caller::Caller;
 use tests::command::{eventually, run, run_with_input};
-use tests::manifests::HARD_TARGET;
+use tests::manifests::{HARD_TARGET, pod, service_for};
 use tests::namespace::Namespace;
 use tests::outcome::Outcome;
 use tests::shell::Shell;
@@ -16,7 +16,7 @@ use tests::ssh::Ssh;
 
 const REQUEST: &str = "GET / HTTP/1.0\r\n\r\n";
 
-fn user() -> Result<(Namespace, Ssh)> {
+fn user() -> Outcome<(Namespace, Ssh)> {
     let namespace = Namespace::new()?.with_things()?.with_target()?;
     let ssh = Ssh::new(&namespace)?;
     Ok((namespace, ssh))
@@ -24,7 +24,7 @@ fn user() -> Result<(Namespace, Ssh)> {
 
 /// What a web server behind a Unix socket answers.
 fn ask(socket: &str) -> Result<String> {
-    let mut stream = UnixStream::connect(socket)?;
+    let mut stream = eventually("the socket", || Ok(UnixStream::connect(socket)?))?;
     stream.write_all(REQUEST.as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
@@ -36,7 +36,7 @@ fn m1_local_forward() -> Outcome {
     let (namespace, ssh) = user()?;
     let socket = namespace.home().join("socket").display().to_string();
     let _ssh = ssh.keep(&["-L", &format!("{socket}:thing1:7001")])?;
-    let answer = eventually("the forward", || ask(&socket))?;
+    let answer = ask(&socket)?;
     assert!(
         answer.contains("200 OK") && answer.ends_with("thing1\n"),
         "{answer}"
@@ -80,20 +80,28 @@ fn m1_remote_forward() -> Outcome {
 }
 
 /// A web server's part of one connection.
-fn answer(mut stream: std::net::TcpStream) -> Result<()> {
+fn answer(mut stream: TcpStream) -> Result<()> {
     let mut request = [0; 1024];
     ensure!(stream.read(&mut request)? > 0);
     stream.write_all(b"HTTP/1.0 200 OK\r\nContent-Length: 15\r\n\r\nfrom the laptop")?;
     Ok(())
 }
 
+/// A port that nobody has; for -D, OpenSSH does not choose one by itself.
+fn free_address() -> Result<String> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
+}
+
+/// Waits until OpenSSH listens.
+fn listens(address: &str) -> Result<()> {
+    eventually("the proxy", || Ok(TcpStream::connect(address)?)).map(drop)
+}
+
 #[test]
 fn m1_dynamic_forward() -> Outcome {
     let (namespace, ssh) = user()?;
-    // OpenSSH does not choose one by itself.
-    let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-    let _ssh = ssh.keep(&["-D", &format!("127.0.0.1:{port}")])?;
-    let proxy = format!("127.0.0.1:{port}");
+    let proxy = free_address()?;
+    let _ssh = ssh.keep(&["-D", &proxy])?;
     let curl = [
         "curl",
         "-sS",
@@ -104,7 +112,36 @@ fn m1_dynamic_forward() -> Outcome {
         "http://thing1:7001",
     ];
     let mut curl = app::elsewhere(&namespace.cluster, "host", &curl);
-    assert_eq!(eventually("the proxy", || run(&mut curl))?, "thing1\n");
+    listens(&proxy)?;
+    assert_eq!(run(&mut curl)?, "thing1\n");
+    Ok(())
+}
+
+/// OpenSSH makes new keys after each gigabyte (here: each MiB), in the midst of a download.
+#[test]
+fn m1_new_keys_under_load() -> Outcome {
+    const MIB: u32 = 64;
+    let namespace = Namespace::new()?.with_target()?;
+    let script = format!(
+        "mkdir /www && cd /www && dd if=/dev/urandom of=bulk bs=1M count={MIB} && md5sum <bulk >sum && exec httpd -f -p 80"
+    );
+    namespace.apply(&(pod("bulk", 80, &script) + &service_for("bulk", 80, "bulk", 80)))?;
+    namespace.ready("pod/bulk")?;
+    let ssh = Ssh::new(&namespace)?;
+    let proxy = free_address()?;
+    let ssh = ssh.keep(&["-v", "-o", "RekeyLimit=1M", "-D", &proxy])?;
+    let script = format!(
+        "curl -sS --fail --max-time 60 --socks5-hostname {proxy} http://bulk/bulk | md5sum"
+    );
+    let mut download = app::elsewhere(&namespace.cluster, "host", &["sh", "-c", &script]);
+    let sum = Caller::of(&namespace, "pod/bulk", "bulk").sh("cat /www/sum")?;
+    listens(&proxy)?;
+    assert_eq!(run(&mut download)?.trim_end(), sum);
+    let said = ssh.said()?;
+    assert!(
+        said.matches("SSH2_MSG_NEWKEYS received").count() > MIB as usize / 2,
+        "{said}"
+    );
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! The code reaches what the pod reaches.
 
-use anyhow::{Result, ensure};
+use anyhow::ensure;
 use std::fmt::Write;
 use tests::app::App;
 use tests::caller::Caller;
@@ -16,7 +16,7 @@ const PROXY: [&str; 2] = ["--proxy", "somewhere.someplace.cloud.example.com:5432
 const URL: &str = "postgresql://yourcode:yourcode@somewhere.someplace.cloud.example.com/yourcode";
 
 /// A namespace with everything, a client for it, and a place for commands in its network.
-fn connected(options: &[&str]) -> Result<(Namespace, Client, App)> {
+fn connected(options: &[&str]) -> Outcome<(Namespace, Client, App)> {
     let namespace = Namespace::new()?.with_things()?.with_target()?;
     let client = Client::start(&namespace, options)?;
     let app = App::idle(&client)?;

@@ -118,9 +118,9 @@ impl Background {
         })
     }
 
-    /// Leaves it running for good.
-    pub fn leave(self) {
-        std::mem::forget(self);
+    /// Prints all that it has said.
+    pub(crate) fn show(&self) {
+        println!("--- {}\n{}", self.line, self.said().unwrap_or_default());
     }
 }
 
@@ -131,7 +131,7 @@ impl Drop for Background {
             let _ = self.child.wait();
         }
         if thread::panicking() {
-            println!("--- {}\n{}", self.line, self.said().unwrap_or_default());
+            self.show();
         }
     }
 }

@@ -96,15 +96,22 @@ impl Namespace {
 
     /// Starts `thing1`, `thing2` and `caller` (`manifests::THINGS`), and waits until the caller is answered by both.
     pub fn with_things(self) -> Result<Namespace> {
+        // It goes with the error.
+        self.start_things().inspect_err(|_| self.show())?;
+        Ok(self)
+    }
+
+    fn start_things(&self) -> Result<()> {
         self.apply(manifests::THINGS)?;
         self.ready("pod/thing1 pod/thing2 pod/caller")?;
-        for (thing, port) in [
-            ("thing1", manifests::THING1_PORT),
-            ("thing2", manifests::THING2_PORT),
-        ] {
-            self.answers(&format!("http://{thing}:{port}"), thing)?;
-        }
-        Ok(self)
+        self.answers(
+            &format!("http://thing1:{}", manifests::THING1_PORT),
+            "thing1",
+        )?;
+        self.answers(
+            &format!("http://thing2:{}", manifests::THING2_PORT),
+            "thing2",
+        )
     }
 
     /// Starts the README's own target: its Service, and the Deployment of `deploy/telepresence-deployment.yaml` as it is.
@@ -164,7 +171,8 @@ impl Namespace {
         )?)
     }
 
-    fn show(&self) {
+    /// Prints all that tells why something does not work.
+    pub(crate) fn show(&self) {
         for line in [
             "get pods,services,endpointslices -o wide",
             "describe pods",

@@ -99,7 +99,7 @@ pub const CLAIMED: &[Scenario] = &[
     ),
     (
         "M1",
-        "OpenSSH forwards by -L, -R, -D and -W, and multiplexed",
+        "OpenSSH forwards by -L, -R, -D and -W, multiplexed, and across new keys",
     ),
     (
         "M2",

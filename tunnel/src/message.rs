@@ -15,7 +15,7 @@ pub enum MessageError {
     /// The stream ended before the document did.
     #[error("the link was lost")]
     Reset(#[from] Reset),
-    /// More than [`MAX`] bytes.
+    /// More than `MAX` bytes.
     #[error("the answer is longer than {MAX} bytes")]
     TooLong,
     /// Not the document that was expected: another version, in all likelihood.

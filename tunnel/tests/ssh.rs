@@ -131,13 +131,26 @@ impl Ends {
     }
 }
 
-async fn echo(mut stream: Stream) {
-    while let Ok(Some(bytes)) = stream.reader.read().await {
-        if stream.writer.write(bytes).await.is_err() {
-            return;
+/// Sends everything back. It reads whether what it writes is taken or not: a reader that waits for its own writer is the
+/// application's way to block itself.
+async fn echo(stream: Stream) {
+    let (mut reader, mut writer) = (stream.reader, stream.writer);
+    let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
+    let read = async {
+        let sender = sender;
+        while let Ok(Some(bytes)) = reader.read().await {
+            sender.send(bytes).unwrap();
         }
-    }
-    let _ = stream.writer.finish().await;
+    };
+    let write = async {
+        while let Some(bytes) = receiver.recv().await {
+            if writer.write(bytes).await.is_err() {
+                return;
+            }
+        }
+        let _ = writer.finish().await;
+    };
+    tokio::join!(read, write);
 }
 
 async fn read_to_end(reader: &mut dyn Reader) -> Result<u64, Reset> {

@@ -63,6 +63,9 @@ impl Claims {
         port: u16,
     ) -> Result<u16, RefusalReason> {
         let mut held = self.held();
+        if self.tasks.is_closed() {
+            return Err(RefusalReason::Other("the pod is terminating".to_owned()));
+        }
         let same = |claim: &&mut Held| claim.port == port && claim.address == address;
         if let Some(claim) = held.iter_mut().find(same) {
             if claim.identity != *owner.identity() || claim.owner.borrow().id() == owner.id() {
@@ -127,10 +130,10 @@ impl Claims {
             .retain(|claim| claim.owner.borrow().id() != owner.id());
     }
 
-    /// Gives up all claims, for good.
+    /// Gives up all claims; no more are made.
     pub(crate) async fn end(&self) {
-        self.held().clear();
         self.tasks.close();
+        self.held().clear();
         self.tasks.wait().await;
     }
 

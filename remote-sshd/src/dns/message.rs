@@ -34,11 +34,6 @@ impl Message {
     }
 
     /// The bytes on the wire.
-    pub fn into_bytes(self) -> Bytes {
-        self.0
-    }
-
-    /// The bytes on the wire.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }

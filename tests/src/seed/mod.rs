@@ -5,7 +5,6 @@ mod proofs;
 
 pub(crate) use containers::remove_containers;
 
-use crate::app;
 use crate::cluster::Cluster;
 use crate::command::{Background, run};
 use crate::manifests::{deploy, repository};
@@ -53,7 +52,9 @@ impl Seed {
             }
             // `make demo` is what leads here; the test looks at these.
             if !step.command.starts_with("make ") {
-                seed.take(&step).with_context(|| step.command.clone())?;
+                seed.take(&step)
+                    .inspect_err(|_| seed.show())
+                    .with_context(|| step.command.clone())?;
             }
         }
         Ok(seed)
@@ -69,8 +70,6 @@ impl Seed {
         cluster.plays.store(true, Ordering::Relaxed);
 
         println!("=== Before: the example in production, three pods behind a Service");
-        run(Command::new("docker").args(["tag", app::IMAGE, PRODUCTION]))?;
-        run(Command::new(repository().join("tests/cluster/load")).arg(PRODUCTION))?;
         let namespace = Namespace::on(cluster)?.with_things()?;
         let directory = namespace.home().join("yourcode");
         fs::create_dir(&directory)?;
@@ -197,6 +196,18 @@ impl Seed {
         Ok(())
     }
 
+    /// Shows what is needed to find out why a step failed.
+    fn show(&self) {
+        for process in [&self.client, &self.code]
+            .into_iter()
+            .flatten()
+            .chain(&self.others)
+        {
+            process.show();
+        }
+        self.namespace.show();
+    }
+
     /// Leaves the client and the code running for good, and says what to try.
     ///
     /// # Errors
@@ -211,7 +222,7 @@ impl Seed {
              $ vi yourcode.py   # and ask again\n\
              $ docker exec -it {code} bash   # there are curl, dig and psql\n\
              $ docker logs -f {CLIENT}\n\
-             To end it: docker rm -f {CLIENT} {code}, and make cluster-down where you started.",
+             make cluster-down, where you started, ends it all.",
             home = self.namespace.home().display(),
         );
         std::mem::forget(self);

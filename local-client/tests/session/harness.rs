@@ -1,0 +1,198 @@
+//! The real server in this process, and links to it that can be frozen.
+
+use async_trait::async_trait;
+use local_client::cluster::{DialFailure, Dialer, Transport};
+use local_client::session::Session;
+use remote_sshd::keyring::Keyring;
+use remote_sshd::limits::Limits;
+use remote_sshd::pod::PodFiles;
+use remote_sshd::server::{Parts, run};
+use russh::keys::{Algorithm, PrivateKey, PublicKey};
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::ops::Deref;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// What a link holds in each direction.
+const PIPE: usize = 64 << 10;
+
+pub fn key() -> PrivateKey {
+    PrivateKey::random(&mut rand::rng(), Algorithm::Ed25519).unwrap()
+}
+
+/// For what must not take long: generous, as the machine may be busy.
+pub async fn soon<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(30), future)
+        .await
+        .expect("it takes too long")
+}
+
+pub async fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+/// A server that sends everything back.
+pub async fn echo() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut tcp, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let (mut read, mut write) = tcp.split();
+                let _ = tokio::io::copy(&mut read, &mut write).await;
+            });
+        }
+    });
+    port
+}
+
+/// The server, which ends with the test.
+pub struct Pod {
+    pub address: SocketAddr,
+    /// A key that it accepts.
+    pub key: PrivateKey,
+    host_key: PublicKey,
+    /// Links made before the value changed are frozen.
+    frozen: watch::Sender<u64>,
+    shutdown: CancellationToken,
+    _files: TempDir,
+}
+
+impl Pod {
+    pub async fn start() -> Pod {
+        let files = tempfile::tempdir().unwrap();
+        let (key, host_key) = (key(), key());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let pod = Pod {
+            address: listener.local_addr().unwrap(),
+            host_key: host_key.public_key().clone(),
+            frozen: watch::Sender::new(0),
+            shutdown: CancellationToken::new(),
+            key,
+            _files: files,
+        };
+        let parts = Parts {
+            host_key,
+            keyring: Arc::new(Keyring::new(&[pod.key.public_key().clone()])),
+            files: PodFiles {
+                resolv_conf: pod._files.path().join("resolv.conf"),
+                hosts: pod._files.path().join("hosts"),
+                dns_port: 9,
+            },
+            environment: vec![],
+            limits: Limits::default(),
+        };
+        tokio::spawn(run(listener, parts, pod.shutdown.clone()));
+        pod
+    }
+
+    pub fn dialer(&self) -> Links {
+        Links {
+            address: self.address,
+            host_key: self.host_key.clone(),
+            frozen: self.frozen.clone(),
+            failures: Mutex::default(),
+        }
+    }
+
+    pub async fn session(&self) -> Supervised {
+        let session = soon(Session::start(self.dialer().into(), self.key.clone()));
+        let session = Arc::new(session.await.unwrap());
+        let shutdown = CancellationToken::new();
+        let (supervised, until) = (session.clone(), shutdown.clone());
+        tokio::spawn(async move { supervised.supervise(until).await });
+        Supervised { session, shutdown }
+    }
+
+    /// Nothing passes the links that there are any more; new ones work.
+    pub fn freeze(&self) {
+        self.frozen.send_modify(|generation| *generation += 1);
+    }
+}
+
+impl Drop for Pod {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+/// A session with its supervisor, which ends with it.
+pub struct Supervised {
+    session: Arc<Session>,
+    shutdown: CancellationToken,
+}
+
+impl Drop for Supervised {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+impl Deref for Supervised {
+    type Target = Session;
+
+    fn deref(&self) -> &Session {
+        &self.session
+    }
+}
+
+/// Makes links to the server, after as many failures as it is told.
+pub struct Links {
+    address: SocketAddr,
+    pub host_key: PublicKey,
+    frozen: watch::Sender<u64>,
+    pub failures: Mutex<VecDeque<DialFailure>>,
+}
+
+impl From<Links> for Arc<dyn Dialer> {
+    fn from(links: Links) -> Arc<dyn Dialer> {
+        Arc::new(links)
+    }
+}
+
+#[async_trait]
+impl Dialer for Links {
+    async fn dial(&self, _: &PublicKey) -> Result<Transport, DialFailure> {
+        if let Some(failure) = self.failures.lock().unwrap().pop_front() {
+            return Err(failure);
+        }
+        let tcp = TcpStream::connect(self.address).await.unwrap();
+        let (near, far) = tokio::io::duplex(PIPE);
+        let (tcp_read, tcp_write) = tcp.into_split();
+        let (far_read, far_write) = tokio::io::split(far);
+        tokio::spawn(carry(tcp_read, far_write, self.frozen.subscribe()));
+        tokio::spawn(carry(far_read, tcp_write, self.frozen.subscribe()));
+        Ok(Transport {
+            stream: Box::new(near),
+            host_key: self.host_key.clone(),
+            peer: "the pod".into(),
+            declared_environment: None,
+        })
+    }
+}
+
+/// Copies one direction; once frozen, holds on to both ends and moves nothing.
+async fn carry(
+    mut from: impl AsyncReadExt + Unpin,
+    mut to: impl AsyncWriteExt + Unpin,
+    mut frozen: watch::Receiver<u64>,
+) {
+    let mut buffer = vec![0; PIPE];
+    loop {
+        tokio::select! {
+            biased;
+            _ = frozen.changed() => std::future::pending().await,
+            read = from.read(&mut buffer) => match read {
+                Ok(n) if n > 0 && to.write_all(buffer.get(..n).unwrap()).await.is_ok() => {}
+                _ => return,
+            },
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! The session against the real server, over a link that can be frozen: it takes everything and delivers nothing.
+
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
+
+mod harness;
+
+use harness::{Pod, echo, key, soon};
+use local_client::cluster::DialFailure;
+use local_client::error::Error;
+use local_client::pod::{Pod as _, Target};
+use local_client::session::Session;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tunnel::dial::DialError;
+use tunnel::stream::{Reset, Stream};
+
+fn target(port: u16) -> Target {
+    Target {
+        host: "127.0.0.1".into(),
+        port,
+    }
+}
+
+async fn say(stream: &mut Stream, word: &'static str) {
+    stream.writer.write(word.into()).await.unwrap();
+    assert_eq!(stream.reader.read().await.unwrap().unwrap(), word);
+}
+
+#[tokio::test]
+async fn connections_are_opened_in_the_pod_and_refusals_told_apart() {
+    let pod = Pod::start().await;
+    let session = pod.session().await;
+    let mut stream = session.open(&target(echo().await)).await.unwrap();
+    say(&mut stream, "hello").await;
+    let refused = session.open(&target(harness::free_port().await)).await;
+    assert_eq!(refused.unwrap_err(), DialError::Refused);
+    let own = session.open(&target(pod.address.port())).await;
+    assert_eq!(own.unwrap_err(), DialError::Loop);
+    assert!(session.healthy().await);
+}
+
+/// A half-dead link accepts and delivers nothing: only what arrives counts. 6 s is the promise.
+#[tokio::test]
+async fn a_frozen_link_is_noticed_and_made_anew() {
+    let pod = Pod::start().await;
+    let session = pod.session().await;
+    let echo = echo().await;
+    let port = harness::free_port().await;
+    let mut incoming = session.listen(port).await.unwrap();
+    let mut stream = session.open(&target(echo)).await.unwrap();
+    say(&mut stream, "before").await;
+
+    pod.freeze();
+    let frozen = Instant::now();
+    assert_eq!(soon(stream.reader.read()).await, Err(Reset));
+    let noticed = frozen.elapsed();
+    assert!(noticed < Duration::from_millis(6500), "{noticed:?}");
+
+    let mut stream = soon(async {
+        loop {
+            if let Ok(stream) = session.open(&target(echo)).await {
+                return stream;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    say(&mut stream, "after").await;
+
+    // The port was taken over from the old connection, which the server still believes in.
+    let mut caller = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let taken = soon(incoming.0.recv()).await.unwrap();
+    let mut stream = taken.accept().await.unwrap();
+    caller.write_all(b"call").await.unwrap();
+    assert_eq!(stream.reader.read().await.unwrap().unwrap(), "call");
+}
+
+/// An app that speaks first is heard, every time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_greeting_to_a_caller_is_never_lost() {
+    let pod = Pod::start().await;
+    let session = pod.session().await;
+    let port = harness::free_port().await;
+    let mut incoming = session.listen(port).await.unwrap();
+    for _ in 0..200 {
+        let mut caller = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        let mut stream = soon(incoming.0.recv())
+            .await
+            .unwrap()
+            .accept()
+            .await
+            .unwrap();
+        stream.writer.write("greeting".into()).await.unwrap();
+        let mut greeting = [0; 8];
+        soon(caller.read_exact(&mut greeting)).await.unwrap();
+        assert_eq!(&greeting, b"greeting");
+    }
+}
+
+#[tokio::test]
+async fn another_host_key_and_a_refused_key_end_the_start() {
+    let pod = Pod::start().await;
+    let mut impostor = pod.dialer();
+    impostor.host_key = key().public_key().clone();
+    let error = Session::start(impostor.into(), pod.key.clone())
+        .await
+        .err()
+        .unwrap();
+    assert!(matches!(error, Error::Authentication(_)), "{error}");
+
+    let error = Session::start(pod.dialer().into(), key())
+        .await
+        .err()
+        .unwrap();
+    assert!(matches!(error, Error::Authentication(_)), "{error}");
+}
+
+#[tokio::test]
+async fn what_may_pass_is_waited_for_at_the_start() {
+    let pod = Pod::start().await;
+    let not_yet = || DialFailure::Passing(Error::Unhealthy("not yet".into()));
+    let dialer = pod.dialer();
+    dialer
+        .failures
+        .lock()
+        .unwrap()
+        .extend([not_yet(), not_yet()]);
+    soon(Session::start(dialer.into(), pod.key.clone()))
+        .await
+        .unwrap();
+}

@@ -1,0 +1,134 @@
+//! One SSH connection, from the accepted socket to its end.
+
+use crate::connection::{Connection, Login};
+use crate::handler::Handler;
+use crate::server::Server;
+use russh::server::RunningSession;
+use russh::{Disconnect, Error};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{Span, debug, info};
+use tunnel::carrier::{self, Gate};
+use tunnel::copy;
+
+/// How long a client that is told to leave may take to do so.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Runs SSH on an accepted socket until it ends, or the server does.
+pub(crate) async fn serve(
+    server: Arc<Server>,
+    tcp: TcpStream,
+    id: u64,
+    unauthenticated: OwnedSemaphorePermit,
+) {
+    if let Err(error) = copy::tune(&tcp) {
+        return debug!(%error, "the connection is gone already");
+    }
+    let (tracker, ended) = (TaskTracker::new(), CancellationToken::new());
+    let (carrier, gate) = carrier::carry(tcp, &tracker);
+    let (done, mut authenticated) = oneshot::channel();
+    let handler = Handler::new(Login {
+        id,
+        server: server.clone(),
+        gate: gate.clone(),
+        tracker: tracker.clone(),
+        ended: ended.clone(),
+        span: Span::current(),
+        done,
+    });
+    let mut too_late = pin!(async {
+        tokio::select! {
+            () = sleep(server.limits().login) => {}
+            () = server.leaving() => {}
+        }
+    });
+    let session = tokio::select! {
+        session = russh::server::run_stream(server.ssh(), carrier, handler) => session,
+        () = &mut too_late => Err(Error::ConnectionTimeout),
+    };
+    let outcome = match session {
+        Ok(session) => {
+            let connection = tokio::select! {
+                connection = &mut authenticated => connection.ok(),
+                () = &mut too_late => None,
+            };
+            let outcome = match &connection {
+                Some(connection) => {
+                    drop(unauthenticated);
+                    attend(connection, session).await
+                }
+                None => {
+                    gate.close();
+                    session.await
+                }
+            };
+            // A client may have come in at the last moment.
+            if let Some(connection) = connection.or_else(|| authenticated.try_recv().ok()) {
+                server.claims().release(&connection);
+            }
+            outcome
+        }
+        Err(error) => Err(error),
+    };
+    ended.cancel();
+    tracker.close();
+    tracker.wait().await;
+    match outcome {
+        Ok(()) => debug!("ended"),
+        Err(error) => debug!(%error, "ended"),
+    }
+}
+
+/// Stays with an authenticated client until it leaves, or has to.
+async fn attend(
+    connection: &Connection,
+    mut session: RunningSession<Handler>,
+) -> Result<(), Error> {
+    info!(client = %connection.identity(), ours = connection.peer().is_ours(), "connected");
+    let (server, gate) = (connection.server(), &connection.link().gate);
+    let ended = tokio::select! {
+        ended = &mut session => Some(ended),
+        () = server.leaving() => dismiss(connection, &mut session).await,
+        () = silence(gate, server.limits().silence) => None,
+    };
+    let ended = match ended {
+        Some(ended) => ended,
+        None => {
+            // russh may be waiting for a stream that nobody reads: first the streams.
+            connection.end();
+            session.await
+        }
+    };
+    info!("disconnected");
+    ended
+}
+
+/// Waits until nothing has been received for as long as `limit`.
+async fn silence(gate: &Gate, limit: Duration) {
+    while let Some(rest) = limit.checked_sub(gate.last_received().elapsed()) {
+        sleep(rest).await;
+    }
+}
+
+/// Tells the client to leave, and gives it a moment to do so.
+async fn dismiss(
+    connection: &Connection,
+    session: &mut RunningSession<Handler>,
+) -> Option<Result<(), Error>> {
+    let leaving = async {
+        let (reason, text) = (Disconnect::ByApplication, "the pod is terminating");
+        let telling = connection
+            .handle()
+            .disconnect(reason, text.to_owned(), "en".to_owned());
+        // An error means that it has left already.
+        let _ = telling.await;
+        session.await
+    };
+    timeout(LEAVE_TIMEOUT, leaving).await.ok()
+}
