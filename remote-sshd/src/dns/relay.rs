@@ -5,69 +5,76 @@ use super::message::Message;
 use super::nameserver::ask;
 use crate::pod::PodFiles;
 use std::sync::Arc;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tracing::debug;
 use tunnel::frames::{self, FrameReader};
-use tunnel::stream::{Reset, Stream};
+use tunnel::stream::{Reset, Stream, Writer};
 
 /// The subsystem's name.
 pub const SUBSYSTEM: &str = "dns";
 
-/// Queries of one connection that are under way at a time; further ones wait in the stream.
+/// Queries of one connection that are under way at a time; further ones wait.
 pub const QUERIES: usize = 256;
 
+/// Queries of one stream that are under way or wait; further ones are dropped, as a busy nameserver does.
+const WAITING: usize = 1024;
+
 /// Serves one stream until the client ends it and all is answered. `queries` bounds what is under way.
+///
+/// Reading never waits for anything but the stream: russh holds up the whole connection for a stream that is not read, so
+/// that an answer might wait for its own queries.
 ///
 /// # Errors
 /// [`Reset`] if the stream was.
 pub async fn serve(stream: Stream, files: PodFiles, queries: Arc<Semaphore>) -> Result<(), Reset> {
-    let files = Arc::new(files);
-    let mut reader = Some(FrameReader::new(stream.reader));
-    let mut writer = stream.writer;
-    let mut answers = JoinSet::new();
-    loop {
-        tokio::select! {
-            next = next(reader.as_mut(), queries.clone()), if reader.is_some() => match next? {
-                Some((permit, message)) => {
-                    let files = files.clone();
-                    answers.spawn(async move {
-                        let answer = answer(&files, message).await;
-                        drop(permit);
-                        answer
-                    });
-                }
-                None => reader = None,
-            },
-            Some(answer) = answers.join_next() => {
-                if let Ok(answer) = answer {
-                    frames::send(writer.as_mut(), answer.as_bytes()).await?;
-                }
-            }
-            else => return writer.finish().await,
-        }
-    }
+    let (sender, receiver) = mpsc::channel(QUERIES);
+    let reader = FrameReader::new(stream.reader);
+    let reading = read(reader, sender, Arc::new(files), queries);
+    tokio::try_join!(reading, write(stream.writer, receiver)).map(drop)
 }
 
-/// The next query, once it may be sent. Cancel-safe.
-async fn next(
-    reader: Option<&mut FrameReader>,
+async fn read(
+    mut reader: FrameReader,
+    sender: mpsc::Sender<Message>,
+    files: Arc<PodFiles>,
     queries: Arc<Semaphore>,
-) -> Result<Option<(tokio::sync::OwnedSemaphorePermit, Message)>, Reset> {
-    let Some(reader) = reader else {
-        return Ok(None);
-    };
-    let permit = queries.acquire_owned().await.map_err(|_| Reset)?;
+) -> Result<(), Reset> {
+    let mut tasks = JoinSet::new();
     loop {
-        match reader.next().await? {
-            Some(bytes) => match Message::new(bytes) {
-                Some(message) => return Ok(Some((permit, message))),
-                // Without an id there is nothing to answer with.
-                None => debug!("a DNS message shorter than its header"),
+        let bytes = tokio::select! {
+            next = reader.next() => match next? {
+                Some(bytes) => bytes,
+                None => break,
             },
-            None => return Ok(None),
+            Some(_) = tasks.join_next() => continue,
+        };
+        match Message::new(bytes) {
+            Some(_) if tasks.len() >= WAITING => debug!("too many DNS queries: one was dropped"),
+            Some(query) => {
+                let (sender, files, queries) = (sender.clone(), files.clone(), queries.clone());
+                tasks.spawn(async move {
+                    // The semaphore is never closed; the stream may have been reset.
+                    let _turn = queries.acquire_owned().await;
+                    let _ = sender.send(answer(&files, query).await).await;
+                });
+            }
+            // Without an id there is nothing to answer with.
+            None => debug!("a DNS message shorter than its header"),
         }
     }
+    while tasks.join_next().await.is_some() {}
+    Ok(())
+}
+
+async fn write(
+    mut writer: Box<dyn Writer>,
+    mut answers: mpsc::Receiver<Message>,
+) -> Result<(), Reset> {
+    while let Some(answer) = answers.recv().await {
+        frames::send(writer.as_mut(), answer.as_bytes()).await?;
+    }
+    writer.finish().await
 }
 
 async fn answer(files: &PodFiles, query: Message) -> Message {
