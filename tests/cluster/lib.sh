@@ -36,6 +36,13 @@ install_packages() {
   as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
 }
 
+# need_go WHAT: a Go that fetches the release which a module asks for by itself. Older ones are in some Debian releases.
+need_go() {
+  have go || { say "$1 is compiled with Go"; install_packages golang-go; }
+  [ "$(printf 'go1.21\n%s\n' "$(go env GOVERSION)" | sort -V | head -1)" = go1.21 ] ||
+    die "$1 needs Go 1.21 or later, and this is $(go env GOVERSION): https://go.dev/dl"
+}
+
 # quietly LOG COMMAND...: the log is shown only when the command fails.
 quietly() {
   local log=$1; shift
