@@ -10,7 +10,7 @@ demo: ## the README's example from nothing, shown step by step (KEEP=1 leaves it
 	@tests/cluster/with cargo run --quiet -p tests --bin demo
 
 test: ## everything that is tested, with a real cluster (KEEP=1 leaves it up)
-	@PATH="$$(.ci/tools cargo-nextest)" tests/cluster/with tests/run
+	@tests/cluster/with tests/run
 
 check: ## format, lints, docs, licences
 	@.ci/check
