@@ -124,14 +124,12 @@ fn d1_answers_are_those_of_the_pod() -> Outcome {
         let query = format!("{name}.{}.svc.cluster.local A", namespace.name);
         let (here, there) = (dig(&app, &query)?, dig(&caller, &query)?);
         assert_eq!(here.0, there.0, "{query}");
-        let owners = |records: &[String]| {
-            records
-                .iter()
-                .filter_map(|r| r.split(' ').next().map(str::to_owned))
-                .next()
-        };
-        assert_eq!(owners(&here.1), owners(&there.1), "{query}");
-        assert!(owners(&here.1).is_some(), "{query}");
+        let owner = |records: &[String]| Some(records.first()?.split(' ').next()?.to_owned());
+        assert!(
+            owner(&here.1).is_some() && owner(&here.1) == owner(&there.1),
+            "{query}: {here:?}, {there:?}"
+        );
+        assert!(here.1[0].contains(" A 127.77."), "{query}: {here:?}");
     }
     assert_eq!(app.get("http://headless")?, "thing1");
     Ok(())

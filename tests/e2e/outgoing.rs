@@ -51,7 +51,7 @@ fn o1_a_service_by_each_of_its_names() -> Outcome {
 
 #[test]
 fn o2_a_service_by_its_environment_variables() -> Outcome {
-    let (_namespace, _client, app) = connected(&[])?;
+    let (namespace, _client, app) = connected(&[])?;
     for url in [
         "http://$THING1_SERVICE_HOST:$THING1_SERVICE_PORT",
         "http://$THING1_SERVICE_HOST:$THING1_SERVICE_PORT_HTTP",
@@ -65,6 +65,11 @@ fn o2_a_service_by_its_environment_variables() -> Outcome {
     assert_eq!(
         app.sh("curl -sS --max-time 10 http://$THING2_SERVICE_HOST:$THING2_SERVICE_PORT")?,
         "thing2"
+    );
+    let name = format!("thing1.{}.svc", namespace.name);
+    assert_eq!(
+        app.sh("echo $THING1_SERVICE_HOST $THING1_PORT")?,
+        format!("{name} tcp://{name}:7001")
     );
     Ok(())
 }
@@ -140,6 +145,8 @@ fn o6_a_query_to_the_clouds_database() -> Outcome {
     assert_eq!(answer, "good morning from the cloud\nhello from the cloud");
     // By the variable that the pod has it in, as a program would.
     assert_eq!(app.sh("echo $YOUR_DATABASE_HOST")?, DATABASE);
+    let address = app.sh(&format!("getent hosts {DATABASE}"))?;
+    assert!(address.starts_with("127.77."), "{address}");
     Ok(())
 }
 

@@ -78,6 +78,11 @@ impl App {
         Ok(format!("{:?}", started_at.context("it was never started")?))
     }
 
+    /// All that it has said.
+    pub fn log(&self) -> Result<String> {
+        self.cluster.docker.logs(&self.name)
+    }
+
     /// Ends it and starts it again.
     pub fn restart(&self) -> Result<()> {
         run(Command::new("docker").args(["restart", "-t", "1", &self.name])).map(drop)

@@ -105,6 +105,10 @@ pub const CLAIMED: &[Scenario] = &[
         "M2",
         "ssh without a command is told in a sentence what this is",
     ),
+    (
+        "W1",
+        "Where a program can tell that it is not in the pod, it is as the reference says",
+    ),
 ];
 
 /// The ids that a test's name begins with: `s1_x2_the_words` has `S1` and `X2`.

@@ -4,7 +4,7 @@ use crate::command::output;
 use anyhow::{Result, ensure};
 use std::process::{Command, Output};
 
-/// A place where commands are run. It has sh, curl, dig, getent, psql and python3.
+/// A place where commands are run. It has sh, curl, dig, getent, ping, psql and python3.
 pub trait Shell {
     /// The command that runs the words which are appended to it.
     fn exec(&self) -> Command;
@@ -29,5 +29,20 @@ pub trait Shell {
     /// The body of a web page.
     fn get(&self, url: &str) -> Result<String> {
         self.sh(&format!("curl -sS --fail --max-time 10 '{url}'"))
+    }
+
+    /// What becomes of a TCP connection that says nothing: `connected` as soon as it is, and the error's name in Python. (Unread
+    /// words would make a reset of any end.)
+    fn connection(&self, host: &str, port: u16) -> Result<String> {
+        let script = format!(
+            "import socket
+try:
+    s = socket.create_connection((\"{host}\", {port}), 30)
+    print(\"connected\", end=\" \")
+    print(s.recv(1) or \"an orderly end\")
+except OSError as error:
+    print(type(error).__name__)"
+        );
+        self.sh(&format!("python3 -c '{script}'"))
     }
 }

@@ -1,5 +1,5 @@
 //! Writes `docs/promises.md` from the results of the last test run: which test shows which promise. Silent if every claimed promise
-//! has a test and every end-to-end test has a promise.
+//! has a test, every end-to-end test has a promise, and every row of the reference's "What your program sees" names tests that ran.
 
 use anyhow::{Context, Result, bail};
 use roxmltree::{Document, Node};
@@ -11,6 +11,9 @@ use tests::scenarios::{CLAIMED, ids};
 /// As nextest calls the end-to-end tests.
 const END_TO_END: &str = "tests::e2e";
 
+/// Where the reference tells a program's differences from the pod.
+const DIFFERENCES: &str = "\n## What your program sees\n";
+
 struct Test {
     suite: String,
     name: String,
@@ -21,7 +24,9 @@ struct Test {
 fn main() -> Result<()> {
     let tests = results()?;
     fs::write(repository().join("docs/promises.md"), page(&tests))?;
-    let mistakes = mistakes(&tests);
+    let reference = fs::read_to_string(repository().join("docs/reference.md"))?;
+    let mut mistakes = mistakes(&tests);
+    mistakes.extend(unshown(&reference, &tests)?);
     if !mistakes.is_empty() {
         bail!("{}", mistakes.join("\n"));
     }
@@ -103,6 +108,31 @@ fn mistakes(tests: &[Test]) -> Vec<String> {
     untested.chain(nameless).collect()
 }
 
+/// The rows of the reference's table of differences that do not name a test, or one that did not run. The names stand in its last
+/// column, as in the promises.
+fn unshown(reference: &str, tests: &[Test]) -> Result<Vec<String>> {
+    let (_, section) = reference
+        .split_once(DIFFERENCES)
+        .with_context(|| format!("the reference has no {DIFFERENCES:?}"))?;
+    let (section, _) = section.split_once("\n## ").unwrap_or((section, ""));
+    let (_, rows) = section
+        .split_once("|---|---|---|\n")
+        .with_context(|| format!("{DIFFERENCES:?} has no table of three columns"))?;
+    let mistakes = rows
+        .lines()
+        .take_while(|line| line.starts_with('|'))
+        .flat_map(|row| {
+            let row = row.trim_matches(['|', ' ']);
+            let (what, names) = row.rsplit_once(" | ").unwrap_or((row, ""));
+            let unknown = names.split("<br>").map(|name| name.trim_matches('`'));
+            let unknown = unknown.filter(|name| !tests.iter().any(|test| test.name == *name));
+            unknown.map(move |name| {
+                format!("in the reference, {what:?} is shown by no test of the name {name:?}")
+            })
+        });
+    Ok(mistakes.collect())
+}
+
 fn of<'a>(id: &'a str, tests: &'a [Test]) -> impl Iterator<Item = &'a Test> {
     tests
         .iter()
@@ -141,5 +171,26 @@ mod unit {
                 .iter()
                 .any(|m| m == "start::nameless does not begin with claimed ids")
         );
+    }
+
+    #[test]
+    fn rows_without_a_test_that_ran_are_mistakes() {
+        let tests = parse(REPORT).unwrap();
+        let table = |row: &str| {
+            format!(
+                "# Reference{DIFFERENCES}\n| | | shown by |\n|---|---|---|\n{row}\n\n## Next\n| x | y |\n"
+            )
+        };
+        let mistakes = |row: &str| unshown(&table(row), &tests).unwrap().len();
+        assert_eq!(
+            mistakes("| it | is so | `start::s1_good`<br>`nameless` |"),
+            0
+        );
+        assert_eq!(
+            mistakes("| it | is so | `start::s1_good`<br>`start::s1_gone` |"),
+            1
+        );
+        assert_eq!(mistakes("| it | is so |  |\n| it | is so |"), 2);
+        assert!(unshown("# Reference\n", &tests).is_err());
     }
 }
