@@ -35,9 +35,8 @@ fn works(namespace: &Namespace, app: &App) -> Result<()> {
 fn l1_the_pod_is_deleted_and_replaced() -> Outcome {
     let namespace = Namespace::new()?.with_things()?.with_target()?;
     let client = Client::start(&namespace, &EXPOSE)?;
-    let app = App::httpd(&client, "8080", "local code")?;
-    works(&namespace, &app)?;
-    let (pod, started) = (name_of_pod(&namespace)?, app.started_at()?);
+    let (app, pod) = at_work(&namespace, &client)?;
+    let started = app.started_at()?;
 
     namespace.kubectl(&format!("delete pod {pod}"))?;
     works(&namespace, &app)?;
@@ -74,40 +73,52 @@ fn l1_the_deployment_is_scaled_to_0_and_back() -> Outcome {
     Ok(())
 }
 
+/// The code of a client that works, and the name of its pod.
+fn at_work(namespace: &Namespace, client: &Client) -> Outcome<(App, String)> {
+    let app = App::httpd(client, "8080", "local code")?;
+    works(namespace, &app)?;
+    Ok((app, name_of_pod(namespace)?))
+}
+
+/// A client that is told to end takes its files with it, within a second or so.
+fn ended_in_order(client: &Client, told: Instant) {
+    assert!(told.elapsed() < END, "it took {:?}", told.elapsed());
+    assert!(
+        !client.env_file().exists() && !client.json_file().exists(),
+        "environment files are left"
+    );
+}
+
 /// After a client has ended, the code still runs, and a second client gets all that the first one had. Returns its log.
-fn nothing_is_left(namespace: &Namespace, app: App, pod: &str) -> Outcome<String> {
+fn nothing_is_left(namespace: &Namespace, (app, pod): (App, String)) -> Outcome<String> {
     assert_eq!(app.sh("echo still there")?, "still there");
     drop(app);
     let next = Client::start(namespace, &EXPOSE)?;
-    let app = App::httpd(&next, "8080", "local code")?;
-    works(namespace, &app)?;
-    assert_eq!(name_of_pod(namespace)?, pod, "the pod was replaced");
+    let (_app, pod_now) = at_work(namespace, &next)?;
+    assert_eq!(pod_now, pod, "the pod was replaced");
     Ok(next.logs()?)
+}
+
+/// The same, with the ports free at once.
+fn nothing_is_held(namespace: &Namespace, work: (App, String)) -> Outcome {
+    let log = nothing_is_left(namespace, work)?;
+    assert!(
+        !log.contains("held by"),
+        "the port was not free at once: {log}"
+    );
+    Ok(())
 }
 
 #[test]
 fn l8_docker_stop() -> Outcome {
     let namespace = Namespace::new()?.with_things()?.with_target()?;
     let client = Client::start(&namespace, &EXPOSE)?;
-    let (app, pod) = (
-        App::httpd(&client, "8080", "local code")?,
-        name_of_pod(&namespace)?,
-    );
-    works(&namespace, &app)?;
+    let work = at_work(&namespace, &client)?;
     let asked = Instant::now();
     client.docker(&["stop"])?;
-    assert!(asked.elapsed() < END, "it took {:?}", asked.elapsed());
+    ended_in_order(&client, asked);
     assert_eq!(client.exit_code()?, Some(0));
-    assert!(
-        !client.env_file().exists() && !client.json_file().exists(),
-        "environment files are left"
-    );
-    let log = nothing_is_left(&namespace, app, &pod)?;
-    assert!(
-        !log.contains("held by"),
-        "the port was not free at once: {log}"
-    );
-    Ok(())
+    nothing_is_held(&namespace, work)
 }
 
 /// The port may be held for another second: for so long the node keeps a port-forward open whose client has gone without a word.
@@ -115,13 +126,9 @@ fn l8_docker_stop() -> Outcome {
 fn l8_docker_kill() -> Outcome {
     let namespace = Namespace::new()?.with_things()?.with_target()?;
     let client = Client::start(&namespace, &EXPOSE)?;
-    let (app, pod) = (
-        App::httpd(&client, "8080", "local code")?,
-        name_of_pod(&namespace)?,
-    );
-    works(&namespace, &app)?;
+    let work = at_work(&namespace, &client)?;
     client.docker(&["kill"])?;
-    nothing_is_left(&namespace, app, &pod)?;
+    nothing_is_left(&namespace, work)?;
     Ok(())
 }
 
@@ -129,23 +136,10 @@ fn l8_docker_kill() -> Outcome {
 fn l8_ctrl_c() -> Outcome {
     let namespace = Namespace::new()?.with_things()?.with_target()?;
     let (client, mut terminal) = Client::of(&namespace).foreground(&EXPOSE)?;
-    let (app, pod) = (
-        App::httpd(&client, "8080", "local code")?,
-        name_of_pod(&namespace)?,
-    );
-    works(&namespace, &app)?;
+    let work = at_work(&namespace, &client)?;
     let pressed = Instant::now();
     let status = terminal.interrupt()?;
-    assert!(pressed.elapsed() < END, "it took {:?}", pressed.elapsed());
+    ended_in_order(&client, pressed);
     assert!(status.success(), "{status}");
-    assert!(
-        !client.env_file().exists() && !client.json_file().exists(),
-        "environment files are left"
-    );
-    let log = nothing_is_left(&namespace, app, &pod)?;
-    assert!(
-        !log.contains("held by"),
-        "the port was not free at once: {log}"
-    );
-    Ok(())
+    nothing_is_held(&namespace, work)
 }

@@ -87,21 +87,11 @@ fn answer(mut stream: TcpStream) -> Result<()> {
     Ok(())
 }
 
-/// A port that nobody has; for -D, OpenSSH does not choose one by itself.
-fn free_address() -> Result<String> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
-}
-
-/// Waits until OpenSSH listens.
-fn listens(address: &str) -> Result<()> {
-    eventually("the proxy", || Ok(TcpStream::connect(address)?)).map(drop)
-}
-
 #[test]
 fn m1_dynamic_forward() -> Outcome {
     let (namespace, ssh) = user()?;
-    let proxy = free_address()?;
-    let _ssh = ssh.keep(&["-D", &proxy])?;
+    let (_ssh, proxy) = ssh.listen("-D", "", &[])?;
+    let proxy = proxy.to_string();
     let curl = [
         "curl",
         "-sS",
@@ -112,7 +102,6 @@ fn m1_dynamic_forward() -> Outcome {
         "http://thing1:7001",
     ];
     let mut curl = app::elsewhere(&namespace.cluster, "host", &curl);
-    listens(&proxy)?;
     assert_eq!(run(&mut curl)?, "thing1\n");
     Ok(())
 }
@@ -128,14 +117,12 @@ fn m1_new_keys_under_load() -> Outcome {
     namespace.apply(&(pod("bulk", 80, &script) + &service_for("bulk", 80, "bulk", 80)))?;
     namespace.ready("pod/bulk")?;
     let ssh = Ssh::new(&namespace)?;
-    let proxy = free_address()?;
-    let ssh = ssh.keep(&["-v", "-o", "RekeyLimit=1M", "-D", &proxy])?;
+    let (ssh, proxy) = ssh.listen("-D", "", &["-v", "-o", "RekeyLimit=1M"])?;
     let script = format!(
         "curl -sS --fail --max-time 60 --socks5-hostname {proxy} http://bulk/bulk | md5sum"
     );
     let mut download = app::elsewhere(&namespace.cluster, "host", &["sh", "-c", &script]);
     let sum = Caller::of(&namespace, "pod/bulk", "bulk").sh("cat /www/sum")?;
-    listens(&proxy)?;
     assert_eq!(run(&mut download)?.trim_end(), sum);
     let said = ssh.said()?;
     assert!(

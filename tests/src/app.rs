@@ -99,13 +99,6 @@ impl Shell for App {
 
 impl Drop for App {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            println!(
-                "--- docker logs {}\n{}",
-                self.name,
-                self.cluster.docker.logs(&self.name).unwrap_or_default()
-            );
-        }
-        self.cluster.docker.remove(&self.name);
+        self.cluster.docker.dropped(&self.name);
     }
 }

@@ -226,13 +226,6 @@ impl Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            println!(
-                "--- docker logs {}\n{}",
-                self.name,
-                self.logs().unwrap_or_default()
-            );
-        }
-        self.cluster.docker.remove(&self.name);
+        self.cluster.docker.dropped(&self.name);
     }
 }

@@ -166,10 +166,10 @@ impl Cluster {
         };
         let cluster = Arc::downgrade(self);
         thread::spawn(move || {
-            runtime.block_on(async {
+            let signal = runtime.block_on(async {
                 tokio::select! {
-                    _ = interrupt.recv() => {}
-                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => SignalKind::interrupt(),
+                    _ = terminate.recv() => SignalKind::terminate(),
                 }
             });
             if let Some(cluster) = cluster.upgrade() {
@@ -179,7 +179,7 @@ impl Cluster {
                 }
                 let _ = cluster.remove(|owner| owner == cluster.owner);
             }
-            std::process::exit(130);
+            std::process::exit(128 + signal.as_raw_value());
         });
         Ok(())
     }

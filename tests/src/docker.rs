@@ -66,6 +66,15 @@ impl Docker {
             .block_on(self.api.remove_container(container, Some(options)));
     }
 
+    /// The same, when its value is dropped: in a failing test, what it has said is printed first.
+    pub(crate) fn dropped(&self, container: &str) {
+        if std::thread::panicking() {
+            let log = self.logs(container).unwrap_or_default();
+            println!("--- docker logs {container}\n{log}");
+        }
+        self.remove(container);
+    }
+
     /// All containers, running or not, that bear `label`, or just all.
     pub fn containers(&self, label: Option<&str>) -> Result<Vec<ContainerSummary>> {
         let filters = HashMap::from_iter(label.map(|label| ("label", vec![label])));

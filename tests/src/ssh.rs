@@ -1,8 +1,9 @@
 //! The OpenSSH client against the proxy, through `kubectl port-forward`.
 
-use crate::command::{Background, output, run};
+use crate::command::{Background, eventually, output, run};
 use crate::namespace::Namespace;
 use anyhow::Result;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
@@ -153,6 +154,20 @@ impl Ssh {
                 .arg("telepresence@localhost")
                 .args(rest),
         )
+    }
+
+    /// Keeps `ssh -N -FORWARD ADDRESS[:TARGET] OPTIONS …` running, and waits until it listens at a free address. Returns that, too: OpenSSH
+    /// does not choose one by itself.
+    pub fn listen(
+        &self,
+        forward: &str,
+        target: &str,
+        options: &[&str],
+    ) -> Result<(Background, SocketAddr)> {
+        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let ssh = self.keep(&[&[forward, &format!("{address}{target}")], options].concat())?;
+        eventually("OpenSSH's port", || Ok(TcpStream::connect(address)?))?;
+        Ok((ssh, address))
     }
 
     /// Keeps `ssh -N OPTIONS telepresence@localhost` running; a forward that is refused ends it.

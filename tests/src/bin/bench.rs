@@ -1,7 +1,7 @@
 //! `make bench`: the same load over different ways to the same pod, the ways taking turns, in one run. Printed are medians, and the
 //! medians of the ratios to `kubectl port-forward` alone, round by round.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use std::process::Command;
 use tests::app::{self, App};
 use tests::client::Client;
@@ -61,8 +61,8 @@ spec:
         local.parse().ok()
     })?;
     let ssh = Ssh::new(&namespace)?;
-    let through_ssh = forwarded.checked_add(1).context("no port left")?;
-    let _tunnel = ssh.keep(&["-L", &format!("{through_ssh}:load:{PORT}")])?;
+    let (_tunnel, through_ssh) = ssh.listen("-L", &format!(":load:{PORT}"), &[])?;
+    let through_ssh = through_ssh.port();
 
     let measure = |host: &str, port: u16| {
         ["python3", "-c", LOAD, "measure", host, &port.to_string()].map(str::to_owned)
@@ -113,7 +113,7 @@ fn print(ways: &[&str], rounds: &[Vec<serde_json::Value>]) {
     );
     for (key, name) in FIGURES {
         let value = |round: &Vec<serde_json::Value>, way: usize| {
-            round[way][key].as_f64().unwrap_or(f64::NAN)
+            round[way][key].as_f64().expect("a number of the load's")
         };
         let cells: Vec<String> = (0..ways.len())
             .map(|way| {
