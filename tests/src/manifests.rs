@@ -68,3 +68,30 @@ spec:
 "
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a user has to change, and all of it.
+    #[test]
+    fn the_proxys_deployment_differs_in_image_and_replicas_alone() {
+        let lines = |text: &str| -> Vec<String> {
+            let code = text
+                .lines()
+                .map(|line| line.split("  #").next().unwrap_or(line));
+            let code = code.filter(|line| !line.starts_with('#'));
+            code.map(str::to_owned).collect()
+        };
+        let yourcode = deploy("yourcode.yaml").unwrap();
+        let (_, before) = yourcode.split_once("\n---\n").unwrap();
+        let (before, after) = (lines(before), lines(&target().unwrap()));
+        assert_eq!(before.len(), after.len());
+        let changed = before
+            .iter()
+            .zip(&after)
+            .filter(|(before, after)| before != after);
+        let changed: Vec<_> = changed.map(|(_, after)| after.trim()).collect();
+        assert_eq!(changed, ["replicas: 1", "image: telepresence-remote:dev"]);
+    }
+}
