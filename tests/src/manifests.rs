@@ -75,7 +75,7 @@ mod tests {
 
     /// What a user has to change, and all of it.
     #[test]
-    fn the_proxys_deployment_differs_in_image_and_replicas_alone() {
+    fn the_deployment_of_the_proxy_differs_in_image_and_replicas_alone() {
         let lines = |text: &str| -> Vec<String> {
             let code = text
                 .lines()
