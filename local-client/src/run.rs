@@ -10,6 +10,7 @@ use crate::error::Error;
 use crate::intercept::loopback::Loopback;
 use crate::intercept::{Intercept, PassThrough, socks};
 use crate::pod::Pod;
+use crate::session::rotation::Wear;
 use crate::session::{Session, identity};
 use crate::{expose, health};
 use std::future::poll_fn;
@@ -59,7 +60,8 @@ async fn job(options: Options, shutdown: CancellationToken) -> Result<(), Error>
     })?;
     let files = EnvFiles::prepare(Path::new(OUTPUT), target.name(), options.uid)?;
     let key = identity::load(&options)?;
-    let connecting = async { Session::start(cluster::dialer(&options).await?, key).await };
+    let connecting =
+        async { Session::start(cluster::dialer(&options).await?, key, Wear::default()).await };
     let Some(session) = shutdown.run_until_cancelled(connecting).await else {
         return Ok(());
     };

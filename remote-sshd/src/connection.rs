@@ -1,5 +1,6 @@
 //! An authenticated client's connection, and what may be done with it.
 
+use crate::clients::Client;
 use crate::keyring::{Admission, Identity};
 use crate::pod::PodFiles;
 use crate::server::Server;
@@ -14,12 +15,16 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, Span, debug, debug_span, info};
-use tunnel::carrier::Gate;
-use tunnel::channel::{self, Link};
+use tunnel::acceptor::Offer;
+use tunnel::arrivals::{self, End, Farewell};
 use tunnel::claims::{Refusal, Report};
+use tunnel::gate::Gate;
 use tunnel::ident::Peer;
+use tunnel::label;
+use tunnel::link::Link;
+use tunnel::opener::Connected;
 use tunnel::stream::Stream;
-use tunnel::{copy, message};
+use tunnel::{channel, copy, message};
 
 /// Refusals that are remembered for the client to read.
 const REFUSALS: usize = 64;
@@ -28,11 +33,12 @@ const REFUSALS: usize = 64;
 pub(crate) struct Connection {
     id: u64,
     admission: Admission,
-    peer: Peer,
     handle: Handle,
     link: Link,
     ended: CancellationToken,
     server: Arc<Server>,
+    /// Whose it is, if it is one of ours.
+    client: Option<Arc<Client>>,
     /// What the log says of this connection; russh runs the handler in a task that has none.
     span: Span,
     streams: AtomicU64,
@@ -59,24 +65,26 @@ impl Login {
         peer: Peer,
         handle: Handle,
     ) -> Arc<Connection> {
+        let client = match peer {
+            Peer::Ours { run: Some(run), .. } => Some(self.server.client(&admission.identity, run)),
+            _ => None,
+        };
         let connection = Arc::new(Connection {
             id: self.id,
             admission,
-            peer,
             handle,
-            link: Link {
-                gate: self.gate,
-                tracker: self.tracker,
-                records: peer.is_ours(),
-                closes_first: false,
-            },
+            link: Link::new(self.gate, self.tracker, peer, false),
             ended: self.ended,
             server: self.server,
+            client,
             span: self.span,
             streams: AtomicU64::new(0),
             queries: Arc::new(Semaphore::new(dns::relay::QUERIES)),
             refusals: Mutex::default(),
         });
+        if let Some(client) = &connection.client {
+            client.arrives(&connection);
+        }
         // The receiver is gone if the grace period ended at this very moment.
         let _ = self.done.send(connection.clone());
         connection
@@ -93,7 +101,12 @@ impl Connection {
     }
 
     pub(crate) fn peer(&self) -> Peer {
-        self.peer
+        self.link.peer
+    }
+
+    /// Whose it is, if it is one of ours.
+    pub(crate) fn client(&self) -> Option<&Arc<Client>> {
+        self.client.as_ref()
     }
 
     pub(crate) fn handle(&self) -> &Handle {
@@ -102,10 +115,6 @@ impl Connection {
 
     pub(crate) fn span(&self) -> &Span {
         &self.span
-    }
-
-    pub(crate) fn link(&self) -> &Link {
-        &self.link
     }
 
     pub(crate) fn files(&self) -> &PodFiles {
@@ -137,10 +146,9 @@ impl Connection {
         self.server.is_own(target)
     }
 
-    /// Runs a stream; the server does not end before it, within its grace period.
+    /// Runs a stream, which may outlive the connection; the server does not end before it, within its grace period.
     pub(crate) fn spawn_stream(&self, stream: impl Future<Output = ()> + Send + 'static) {
-        let tracked = self.server.streams().track_future(stream);
-        self.link.tracker.spawn(tracked);
+        self.server.streams().spawn(stream);
     }
 
     /// Accepts a channel. When this returns, the confirmation is on its way ahead of all that is sent.
@@ -152,29 +160,48 @@ impl Connection {
         let _ = self.handle.channel_success(channel).await;
     }
 
-    /// Copies between a connection of the pod and a stream to the client, until the end of either.
+    /// Copies between a connection of the pod and a stream to the client.
     pub(crate) async fn carry(&self, tcp: TcpStream, stream: Stream) {
         if let Err(error) = copy::tune(&tcp) {
             debug!(%error, "the connection is gone already");
         }
-        match copy::splice_until(tcp, stream, self.ended()).await {
+        match copy::splice(tcp, stream).await {
             Ok(copied) => debug!(copied.sent, copied.received, "ended"),
             Err(error) => debug!(%error, "ended"),
         }
     }
 
-    /// direct-tcpip: a connection from within the pod.
+    /// direct-tcpip: a connection from within the pod, or the next channel of one that there is.
     pub(crate) fn open(
         self: &Arc<Self>,
         host: &str,
         port: u32,
+        originator: &str,
         channel: Channel<Msg>,
         reply: ChannelOpenHandle,
     ) {
         let id = self.next_stream();
         let span = debug_span!(parent: &self.span, "dial", id, host, port);
-        let open = outbound::open(self.clone(), host.to_owned(), port, channel, reply);
-        self.spawn_stream(open.instrument(span));
+        let (connection, host) = (self.clone(), host.to_owned());
+        let (Some(client), Some(label)) = (&self.client, label::split(originator).1) else {
+            let open = outbound::open_plain(connection, host, port, channel, reply);
+            return self.spawn_stream(open.instrument(span));
+        };
+        let offer = Offer {
+            channel,
+            link: self.link.clone(),
+            answer: Box::new(move |answer| {
+                Box::pin(async move {
+                    match answer {
+                        Ok(()) => reply.accept().await,
+                        Err(failure) => reply.reject(failure).await,
+                    }
+                })
+            }),
+        };
+        if let Some(ticket) = client.acceptor.offer(label, offer) {
+            self.spawn_stream(outbound::open(connection, host, port, ticket).instrument(span));
+        }
     }
 
     /// tcpip-forward: listens on a port of the pod; returns the port.
@@ -210,9 +237,19 @@ impl Connection {
 
     /// A subsystem on a session channel; whether there is one of that name.
     pub(crate) fn subsystem(self: &Arc<Self>, name: &str, channel: Channel<Msg>) -> bool {
-        // Of a name that is not known, this closes the channel.
-        let stream = channel::stream(channel, self.link.clone());
         let connection = self.clone();
+        if name == arrivals::SUBSYSTEM {
+            self.spawn(async move {
+                let Link { gate, left, .. } = connection.link.clone();
+                let end = arrivals::run(channel, gate, Farewell::default()).await;
+                if end == End::Left {
+                    left.cancel();
+                }
+            });
+            return true;
+        }
+        // Of a name that is not known, this closes the channel.
+        let stream = channel::stream(channel, &self.link);
         match name {
             dns::relay::SUBSYSTEM => self.spawn(async move {
                 let (files, queries) = (connection.files().clone(), connection.queries.clone());
@@ -243,6 +280,12 @@ impl Connection {
         let task = task.instrument(self.span.clone());
         let task = self.ended.clone().run_until_cancelled_owned(task);
         self.link.tracker.spawn(task);
+    }
+}
+
+impl Connected for Connection {
+    fn link(&self) -> &Link {
+        &self.link
     }
 }
 

@@ -101,12 +101,13 @@ impl server::Handler for Handler {
         channel: Channel<Msg>,
         host: &str,
         port: u32,
-        _: &str,
+        originator: &str,
         _: u32,
         reply: ChannelOpenHandle,
         _: &mut Session,
     ) -> Result<(), Error> {
-        self.connection()?.open(host, port, channel, reply);
+        self.connection()?
+            .open(host, port, originator, channel, reply);
         Ok(())
     }
 

@@ -9,6 +9,7 @@ pub mod authorize;
 pub mod authorized_keys;
 mod claims;
 pub mod cli;
+mod clients;
 mod connection;
 mod dial;
 mod dns;

@@ -11,14 +11,16 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tracing::debug;
+use tunnel::acceptor::Ticket;
 use tunnel::channel;
 use tunnel::dial::DialError;
+use tunnel::opener::Connected;
 
 /// How long a name may take to be resolved and one of its addresses to answer.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Dials `host:port`, answers the request for `channel` and carries the bytes.
-pub(crate) async fn open(
+/// Dials `host:port` for a plain client, answers the request for `channel` and carries the bytes.
+pub(crate) async fn open_plain(
     connection: Arc<Connection>,
     host: String,
     port: u32,
@@ -31,14 +33,35 @@ pub(crate) async fn open(
     };
     match dialled {
         Ok(tcp) => {
-            let id = channel.id();
-            connection.confirm(reply, id).await;
-            let stream = channel::stream(channel, connection.link().clone());
-            connection.carry(tcp, stream).await;
+            connection.confirm(reply, channel.id()).await;
+            connection
+                .carry(tcp, channel::stream(channel, connection.link()))
+                .await;
         }
         Err(reason) => {
             debug!(%reason, "refused");
             reply.reject(reason.to_failure(connection.peer())).await;
+        }
+    }
+}
+
+/// Dials `host:port` for a client of ours. The stream that was asked for is not `connection`'s, which may be lost meanwhile.
+pub(crate) async fn open(
+    connection: Arc<Connection>,
+    host: String,
+    port: u32,
+    ticket: Ticket<Msg>,
+) {
+    match dial(&connection, &host, port).await {
+        // Without memory for another stream, the client is told so.
+        Ok(tcp) => {
+            if let Ok(stream) = ticket.accept().await {
+                connection.carry(tcp, stream).await;
+            }
+        }
+        Err(reason) => {
+            debug!(%reason, "refused");
+            ticket.refuse(reason).await;
         }
     }
 }

@@ -14,8 +14,9 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Span, debug, info};
-use tunnel::carrier::{self, Gate};
-use tunnel::copy;
+use tunnel::gate::Gate;
+use tunnel::opener::Connected;
+use tunnel::{carrier, copy};
 
 /// How long a client that is told to leave may take to do so.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -71,6 +72,9 @@ pub(crate) async fn serve(
             // A client may have come in at the last moment.
             if let Some(connection) = connection.or_else(|| authenticated.try_recv().ok()) {
                 server.claims().release(&connection);
+                if let Some(client) = connection.client() {
+                    client.leaves(&connection);
+                }
             }
             outcome
         }

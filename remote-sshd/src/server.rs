@@ -1,7 +1,8 @@
 //! The server: accepts connections, bounds those whose client is not known yet, ends in order.
 
 use crate::claims::Claims;
-use crate::keyring::Keyring;
+use crate::clients::{Client, Clients};
+use crate::keyring::{Identity, Keyring};
 use crate::limits::{Limits, UNAUTHENTICATED};
 use crate::own;
 use crate::pod::PodFiles;
@@ -18,7 +19,9 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, debug, info, info_span, warn};
+use tunnel::credit::Budget;
 use tunnel::facts::Variable;
+use tunnel::ident::RunId;
 
 /// How long connections may take to end after their client was told to leave.
 const END_TIMEOUT: Duration = Duration::from_secs(3);
@@ -35,10 +38,14 @@ pub struct Server {
     environment: Vec<Variable>,
     limits: Limits,
     claims: Claims,
+    clients: Clients,
+    budget: Arc<Budget>,
     /// Streams under way, of all connections.
     streams: TaskTracker,
     /// Clients are to leave.
     leave: CancellationToken,
+    /// Streams that are left are to end.
+    end: CancellationToken,
 }
 
 impl Server {
@@ -68,6 +75,23 @@ impl Server {
 
     pub(crate) fn streams(&self) -> &TaskTracker {
         &self.streams
+    }
+
+    /// The client of ours that holds the key of `identity` in `run`.
+    pub(crate) fn client(&self, identity: &Identity, run: RunId) -> Arc<Client> {
+        let (budget, streams) = (&self.budget, &self.streams);
+        self.clients
+            .client(identity, run, budget, streams, &self.end)
+    }
+
+    /// What clients may send unasked, together.
+    pub(crate) fn budget(&self) -> &Arc<Budget> {
+        &self.budget
+    }
+
+    /// Ends all streams.
+    pub(crate) fn end(&self) -> &CancellationToken {
+        &self.end
     }
 
     /// Waits for the moment when clients are to leave.
@@ -112,8 +136,11 @@ pub async fn run(
         environment: parts.environment,
         limits: parts.limits,
         claims: Claims::default(),
+        clients: Clients::default(),
+        budget: Budget::of_this_process(),
         streams: TaskTracker::new(),
         leave: CancellationToken::new(),
+        end: CancellationToken::new(),
     });
     let connections = TaskTracker::new();
     shutdown
@@ -168,6 +195,7 @@ async fn end(server: &Server, connections: &TaskTracker) {
         );
     }
     server.leave.cancel();
+    server.end.cancel();
     connections.close();
     if timeout(END_TIMEOUT, connections.wait()).await.is_err() {
         warn!(

@@ -4,127 +4,23 @@
 //! other for ever. [`carry`] wraps the stream: writing appends to a queue and never waits, a task drains the queue. What
 //! keeps the queue short is the [`Gate`], which everything that sends asks first.
 
-use bytes::BytesMut;
+use crate::gate::{Gate, HARD_LIMIT};
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, ReadHalf, WriteHalf};
-use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-
-/// Unsent bytes above which the gate is shut: enough to keep a fast path busy, little enough for a ping to pass quickly.
-const BUDGET: usize = 256 << 10;
-
-/// Unsent bytes above which the connection is ended. The gate keeps the queue well below; what goes past it (answers to
-/// a flood of requests that the peer never reads) must not fill the memory.
-const HARD_LIMIT: usize = 64 << 20;
 
 /// How long an ended connection may take to send what is still queued (the reason for its end, for one).
 const LINGER: Duration = Duration::from_secs(2);
 
-/// Bytes handed to the transport at once.
-const WRITE: usize = 64 << 10;
+/// Bytes handed to the transport at once: of a port-forward, one frame. Half of what may be unsent.
+const WRITE: usize = 128 << 10;
 
 /// Longest identification string (RFC 4253 4.2), with room for the lines that may precede it.
 const IDENTIFICATION: usize = 8 << 10;
-
-/// A connection's outgoing queue as its senders see it, and what is known of its life.
-#[derive(Debug)]
-pub struct Gate {
-    queue: Mutex<Queue>,
-    /// Something was queued, or the queue was closed.
-    filled: Notify,
-    /// The queue fell below the budget, or was closed.
-    drained: Notify,
-    /// Senders wait in the order they came.
-    turn: tokio::sync::Mutex<()>,
-    ended: CancellationToken,
-    received: Mutex<Instant>,
-    identification: OnceLock<Vec<u8>>,
-}
-
-#[derive(Debug, Default)]
-struct Queue {
-    bytes: BytesMut,
-    /// Bytes the draining task has taken and not yet written.
-    in_flight: usize,
-    closed: bool,
-    reader: Option<Waker>,
-}
-
-impl Queue {
-    fn unsent(&self) -> usize {
-        self.bytes.len() + self.in_flight
-    }
-}
-
-impl Gate {
-    fn new() -> Gate {
-        Gate {
-            queue: Mutex::default(),
-            filled: Notify::new(),
-            drained: Notify::new(),
-            turn: tokio::sync::Mutex::default(),
-            ended: CancellationToken::new(),
-            received: Mutex::new(Instant::now()),
-            identification: OnceLock::new(),
-        }
-    }
-
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits until there is room for another chunk, in the order of asking. Returns at once when the connection has ended.
-    ///
-    /// Cancel-safe: a dropped future gives its turn to the next.
-    pub async fn room(&self) {
-        let _turn = self.turn.lock().await;
-        loop {
-            let drained = self.drained.notified();
-            {
-                let queue = self.queue();
-                if queue.closed || queue.unsent() < BUDGET {
-                    return;
-                }
-            }
-            drained.await;
-        }
-    }
-
-    /// Ends the connection: pending and future reads and writes fail.
-    pub fn close(&self) {
-        let reader = {
-            let mut queue = self.queue();
-            queue.closed = true;
-            queue.reader.take()
-        };
-        self.ended.cancel();
-        self.filled.notify_one();
-        self.drained.notify_one();
-        if let Some(reader) = reader {
-            reader.wake();
-        }
-    }
-
-    /// Waits for the connection's end. Cancel-safe.
-    pub async fn ended(&self) {
-        self.ended.cancelled().await;
-    }
-
-    /// When the last byte arrived from the other end (at first: when the connection was made).
-    pub fn last_received(&self) -> Instant {
-        *self.received.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The other end's identification string, once it has arrived. russh shows it to a server, but not to a client.
-    pub fn identification(&self) -> Option<&[u8]> {
-        self.identification.get().map(Vec::as_slice)
-    }
-}
 
 /// The stream to hand to russh; see [`carry`].
 #[derive(Debug)]
@@ -139,7 +35,7 @@ pub fn carry<S>(stream: S, tracker: &TaskTracker) -> (Carrier<S>, Arc<Gate>)
 where
     S: AsyncRead + AsyncWrite + Send + 'static,
 {
-    let gate = Arc::new(Gate::new());
+    let gate = Gate::new();
     let (read, write) = tokio::io::split(stream);
     let draining = gate.clone();
     tracker.spawn(async move {
@@ -167,7 +63,7 @@ async fn drain<S: AsyncWrite>(mut stream: WriteHalf<S>, gate: &Gate) {
             let mut queue = gate.queue();
             let n = queue.bytes.len().min(WRITE);
             let chunk = queue.bytes.split_to(n);
-            queue.in_flight = chunk.len();
+            queue.draining = chunk.len();
             (chunk, queue.closed)
         };
         if chunk.is_empty() {
@@ -179,14 +75,20 @@ async fn drain<S: AsyncWrite>(mut stream: WriteHalf<S>, gate: &Gate) {
             filled.await;
             continue;
         }
-        if stream.write_all_buf(&mut chunk).await.is_err() || stream.flush().await.is_err() {
-            gate.queue().bytes.clear();
-            gate.queue().in_flight = 0;
+        let written = match stream.write_all_buf(&mut chunk).await {
+            Ok(()) => stream.flush().await,
+            Err(error) => Err(error),
+        };
+        let mut queue = gate.queue();
+        queue.draining = 0;
+        if written.is_err() {
+            queue.bytes.clear();
+            drop(queue);
             gate.close();
             return;
         }
-        gate.queue().in_flight = 0;
-        gate.drained.notify_one();
+        drop(queue);
+        gate.drained();
     }
 }
 
@@ -227,11 +129,7 @@ impl<S: AsyncRead + AsyncWrite> AsyncRead for Carrier<S> {
         let poll = Pin::new(&mut self.stream).poll_read(context, buffer);
         let arrived = buffer.filled().get(before..).unwrap_or_default();
         if !arrived.is_empty() {
-            *self
-                .gate
-                .received
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner) = Instant::now();
+            self.gate.receive(arrived.len());
             if self.gate.identification.get().is_none() {
                 self.scan_identification(arrived);
             }
@@ -256,7 +154,7 @@ impl<S> AsyncWrite for Carrier<S> {
             self.gate.close();
             return Poll::Ready(Err(io::Error::other("the peer does not read")));
         }
-        queue.bytes.extend_from_slice(bytes);
+        queue.append(bytes);
         drop(queue);
         self.gate.filled.notify_one();
         Poll::Ready(Ok(bytes.len()))

@@ -3,10 +3,9 @@
 use crate::stream::{Reader, Reset, Stream, Writer};
 use bytes::BytesMut;
 use socket2::{SockRef, TcpKeepalive};
-use std::future::{Future, pending};
 use std::io;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::sync::oneshot;
@@ -47,24 +46,11 @@ pub fn reset(tcp: &TcpStream) {
     let _ = SockRef::from(tcp).set_linger(Some(Duration::ZERO));
 }
 
-/// Copies both ways until both directions have ended or one side is reset, which resets the other.
+/// Copies both ways until both directions have ended or one side is reset, which resets the other, whatever it is doing.
 ///
 /// # Errors
 /// [`Reset`] if it did not end in order.
-pub async fn splice(tcp: TcpStream, stream: Stream) -> Result<Copied, Reset> {
-    splice_until(tcp, stream, pending()).await
-}
-
-/// [`splice`], and a reset of both sides as soon as `end` is there: for the end of the link, which a copy that waits for
-/// its TCP peer would not notice.
-///
-/// # Errors
-/// [`Reset`] if it did not end in order.
-pub async fn splice_until(
-    mut tcp: TcpStream,
-    mut stream: Stream,
-    end: impl Future<Output = ()>,
-) -> Result<Copied, Reset> {
+pub async fn splice(mut tcp: TcpStream, mut stream: Stream) -> Result<Copied, Reset> {
     let mut copied = Copied::default();
     // Borrowed halves: dropping an owned write half sends a FIN, which would hide a reset.
     let (read_half, write_half) = tcp.split();
@@ -84,10 +70,7 @@ pub async fn splice_until(
             () = stream.reader.lost() => Err(Reset),
         }
     };
-    let outcome = tokio::select! {
-        outcome = async { tokio::try_join!(sending, receiving) } => outcome,
-        () = end => Err(Reset),
-    };
+    let outcome = tokio::try_join!(sending, receiving);
     if outcome.is_err() {
         stream.writer.reset().await;
         reset(&tcp);
@@ -95,17 +78,34 @@ pub async fn splice_until(
     outcome.map(|_| copied)
 }
 
-async fn send(mut from: ReadHalf<'_>, to: &mut dyn Writer, count: &mut u64) -> Result<(), Reset> {
+async fn send(from: ReadHalf<'_>, to: &mut dyn Writer, count: &mut u64) -> Result<(), Reset> {
+    let mut from = from;
     let mut buffer = BytesMut::new();
     loop {
         buffer.reserve(CHUNK);
         match from.read_buf(&mut buffer).await {
             Ok(0) => return to.finish().await,
             Ok(n) => {
-                to.write(buffer.split().freeze()).await?;
+                // Small pieces are copied further on: the buffer is used again then.
+                let bytes = buffer.split().freeze();
+                tokio::select! {
+                    written = to.write(bytes) => written?,
+                    () = is_reset(&from) => return Err(Reset),
+                }
                 *count += n as u64;
             }
             Err(_) => return Err(Reset),
+        }
+    }
+}
+
+/// Waits until the connection is reset by its peer, which is otherwise seen only by who reads or writes.
+async fn is_reset(tcp: &ReadHalf<'_>) {
+    loop {
+        match tcp.ready(Interest::ERROR).await {
+            Ok(ready) if ready.is_error() => return,
+            Ok(_) => {}
+            Err(_) => return,
         }
     }
 }
@@ -116,7 +116,10 @@ async fn receive(
     count: &mut u64,
 ) -> Result<(), Reset> {
     while let Some(bytes) = from.read().await? {
-        to.write_all(&bytes).await.map_err(|_| Reset)?;
+        tokio::select! {
+            written = to.write_all(&bytes) => written.map_err(|_| Reset)?,
+            () = from.lost() => return Err(Reset),
+        }
         *count += bytes.len() as u64;
     }
     // A peer that has closed already has nothing to be told.
@@ -187,25 +190,46 @@ mod tests {
         assert_eq!(task.await.unwrap(), Err(Reset));
     }
 
-    /// A copy that waits for a socket that takes no more notices the end of the link all the same.
-    #[tokio::test]
-    async fn the_end_of_the_link_resets_a_socket_that_does_not_read() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let (app, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
-        let (mut app, (tcp, _)) = (app.unwrap(), accepted.unwrap());
-        let (near, mut far) = memory::pair();
-        let (end, ended) = oneshot::channel::<()>();
-        let task = tokio::spawn(splice_until(tcp, near, async {
-            let _ = ended.await;
-        }));
+    /// A socket that takes no more, and the far side of the stream whose bytes it does not take.
+    async fn stuck() -> (
+        TcpStream,
+        Stream,
+        tokio::task::JoinHandle<Result<Copied, Reset>>,
+    ) {
+        let (app, mut far, task) = spliced().await;
         let full = async { while far.writer.write(vec![7; CHUNK].into()).await.is_ok() {} };
         let full = tokio::time::timeout(Duration::from_millis(300), full).await;
         assert!(full.is_err(), "endless buffers");
-        end.send(()).unwrap();
+        (app, far, task)
+    }
+
+    /// A copy that waits for a socket that takes no more notices the end of the stream all the same.
+    #[tokio::test]
+    async fn a_reset_stream_resets_a_socket_that_does_not_read() {
+        let (mut app, mut far, task) = stuck().await;
+        far.writer.reset().await;
         assert_eq!(task.await.unwrap(), Err(Reset));
         let mut all = vec![];
         let error = app.read_to_end(&mut all).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    /// A copy that waits for the stream to take more notices the reset of its socket all the same.
+    #[tokio::test]
+    async fn a_reset_socket_resets_a_stream_that_is_not_read() {
+        let (app, far, task) = spliced().await;
+        let (reads, mut writes) = app.into_split();
+        let full = async { while writes.write_all(&[7; CHUNK]).await.is_ok() {} };
+        let full = tokio::time::timeout(Duration::from_millis(300), full).await;
+        assert!(full.is_err(), "endless buffers");
+        SockRef::from(reads.as_ref())
+            .set_linger(Some(Duration::ZERO))
+            .unwrap();
+        writes.forget();
+        let nothing = tokio::time::timeout(Duration::from_millis(50), reads.readable()).await;
+        assert!(nothing.is_err());
+        drop(reads);
+        assert_eq!(task.await.unwrap(), Err(Reset));
+        drop(far);
     }
 }

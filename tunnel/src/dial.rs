@@ -36,6 +36,9 @@ pub enum DialError {
     /// The remote end has no sockets or memory left for it.
     #[error("no resources left in the pod")]
     Resources,
+    /// The other end does not know the stream that was to be taken up again.
+    #[error("the stream was forgotten")]
+    Forgotten,
     /// Anything else.
     #[error("connect failed")]
     Other,
@@ -45,7 +48,7 @@ pub enum DialError {
 }
 
 /// The reasons that travel, in the order of their private codes.
-const CODES: [DialError; 8] = [
+const CODES: [DialError; 9] = [
     DialError::Other,
     DialError::Refused,
     DialError::Unreachable,
@@ -54,6 +57,7 @@ const CODES: [DialError; 8] = [
     DialError::Nameserver,
     DialError::Loop,
     DialError::Resources,
+    DialError::Forgotten,
 ];
 
 impl DialError {
@@ -61,7 +65,7 @@ impl DialError {
     pub fn to_failure(self, peer: Peer) -> ChannelOpenFailure {
         let code = match peer {
             Peer::Plain => CONNECT_FAILED,
-            Peer::Ours(_) => {
+            Peer::Ours { .. } => {
                 let offset = CODES.iter().position(|code| *code == self).unwrap_or(0);
                 PRIVATE + u32::try_from(offset).unwrap_or(0)
             }
@@ -90,7 +94,10 @@ mod tests {
     #[test]
     fn every_reason_survives_the_way_between_our_ends() {
         for reason in CODES {
-            let failure = reason.to_failure(Peer::Ours(1));
+            let failure = reason.to_failure(Peer::Ours {
+                version: 1,
+                run: None,
+            });
             assert_eq!(DialError::from_failure(&failure), reason);
         }
     }

@@ -1,14 +1,16 @@
 //! How SSH is set up at both ends: algorithms, windows, limits, keepalives.
 
-use crate::ident::identification;
+use crate::credit;
+use crate::ident::{RunId, identification};
 use russh::keys::PrivateKey;
 use russh::{Limits, MethodKind, MethodSet, Preferred, cipher, client, compression, server};
 use std::borrow::Cow;
 use std::time::Duration;
 
-/// Bytes a channel may carry before its receiver extends the window. What OpenSSH uses: less costs throughput on long
-/// paths, more costs memory for every reader that stops.
-pub const WINDOW: u32 = 2 << 20;
+/// Bytes a channel may carry before its receiver extends the window. Between our own ends, credit is what holds a sender back: this
+/// is twice the most that may be under way, so that russh never has to wait for a window. russh extends it on receipt, so it
+/// bounds no memory.
+pub const WINDOW: u32 = 2 * (credit::LARGEST as u32);
 
 /// Largest payload of one CHANNEL_DATA message, in bytes: the size every implementation must accept (RFC 4253 6.1).
 pub const PACKET: u32 = 32 << 10;
@@ -25,7 +27,7 @@ const AUTH_ATTEMPTS: usize = 6;
 /// The server's configuration, with `host_key` as its only host key.
 pub fn server(host_key: PrivateKey) -> server::Config {
     server::Config {
-        server_id: identification("remote-sshd"),
+        server_id: identification("remote-sshd", None),
         methods: MethodSet::from(&[MethodKind::PublicKey][..]),
         auth_rejection_time: REJECTION_TIME,
         // The "none" attempt that asks which methods there are tells nothing.
@@ -44,9 +46,9 @@ pub fn server(host_key: PrivateKey) -> server::Config {
 }
 
 /// The client's configuration. Its liveness is watched by the session's own heartbeat.
-pub fn client() -> client::Config {
+pub fn client(run: RunId) -> client::Config {
     client::Config {
-        client_id: identification("local-client"),
+        client_id: identification("local-client", Some(run)),
         limits: limits(),
         window_size: WINDOW,
         maximum_packet_size: PACKET,

@@ -9,9 +9,11 @@ use russh::{Channel, keys};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::task::TaskTracker;
-use tunnel::carrier::{Gate, carry};
-use tunnel::channel::{self, Link};
-use tunnel::ident::{Peer, WIRE_VERSION};
+use tunnel::carrier::carry;
+use tunnel::channel;
+use tunnel::gate::Gate;
+use tunnel::ident::{Peer, RunId, WIRE_VERSION};
+use tunnel::link::Link;
 use tunnel::profile;
 use tunnel::stream::{Reader, Reset, Stream};
 
@@ -53,7 +55,7 @@ where
         reply.accept().await;
         let link = link(&self.gate, &self.tracker, false);
         self.tracker
-            .spawn((self.serve)(channel::stream(channel, link)));
+            .spawn((self.serve)(channel::stream(channel, &link)));
         Ok(())
     }
 }
@@ -69,12 +71,11 @@ impl client::Handler for Client {
 }
 
 fn link(gate: &Arc<Gate>, tracker: &TaskTracker, closes_first: bool) -> Link {
-    Link {
-        gate: gate.clone(),
-        tracker: tracker.clone(),
-        records: true,
-        closes_first,
-    }
+    let peer = Peer::Ours {
+        version: WIRE_VERSION,
+        run: None,
+    };
+    Link::new(gate.clone(), tracker.clone(), peer, closes_first)
 }
 
 fn key() -> PrivateKey {
@@ -108,9 +109,10 @@ impl Ends {
             let _ = session.await;
         });
         let (carrier, gate) = carry(near, &tracker);
-        let mut client = client::connect_stream(Arc::new(profile::client()), carrier, Client)
-            .await
-            .unwrap();
+        let mut client =
+            client::connect_stream(Arc::new(profile::client(RunId::random())), carrier, Client)
+                .await
+                .unwrap();
         let key = PrivateKeyWithHashAlg::new(Arc::new(key()), None);
         let result = client.authenticate_publickey("x", key).await.unwrap();
         assert!(result.success());
@@ -127,7 +129,7 @@ impl Ends {
             .channel_open_direct_tcpip("x", 1, "x", 1)
             .await
             .unwrap();
-        channel::stream(channel, link(&self.gate, &self.tracker, true))
+        channel::stream(channel, &link(&self.gate, &self.tracker, true))
     }
 }
 
@@ -191,7 +193,10 @@ async fn the_client_learns_who_the_server_is() {
     let ends = Ends::connect(echo).await;
     assert_eq!(
         ends.gate.identification().map(Peer::parse),
-        Some(Peer::Ours(WIRE_VERSION))
+        Some(Peer::Ours {
+            version: WIRE_VERSION,
+            run: None
+        })
     );
 }
 

@@ -84,8 +84,10 @@ fn reply(error: DialError) -> ReplyError {
         DialError::UnknownName => ReplyError::HostUnreachable,
         DialError::TimedOut => ReplyError::TtlExpired,
         DialError::Loop => ReplyError::ConnectionNotAllowed,
-        DialError::Nameserver | DialError::Resources | DialError::Other | DialError::LinkDown => {
-            ReplyError::GeneralFailure
-        }
+        DialError::Nameserver
+        | DialError::Resources
+        | DialError::Forgotten
+        | DialError::Other
+        | DialError::LinkDown => ReplyError::GeneralFailure,
     }
 }

@@ -2,29 +2,34 @@
 
 use super::claim;
 use super::dns::Dns;
-use super::handler::{self, Handler};
+use super::handler::Handler;
 use super::heartbeat;
 use super::ports::Ports;
 use crate::cluster::{DialFailure, Transport};
 use crate::error::Error;
 use crate::pod::{DnsError, ListenError, Target};
 use bytes::Bytes;
-use russh::client::{AuthResult, Handle};
+use russh::client::{AuthResult, Handle, Msg};
 use russh::keys::{PrivateKey, PrivateKeyWithHashAlg};
-use russh::{ChannelMsg, Disconnect};
+use russh::{Channel, ChannelMsg, Disconnect};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tunnel::carrier::{Gate, carry};
-use tunnel::channel;
+use tunnel::acceptor::Acceptor;
+use tunnel::arrivals::{self, Farewell};
+use tunnel::carrier::carry;
 use tunnel::claims::{self, Report};
-use tunnel::dial::DialError;
 use tunnel::facts::{self, Facts};
-use tunnel::ident::{Peer, WIRE_VERSION};
-use tunnel::message;
+use tunnel::gate::Gate;
+use tunnel::ident::{Peer, RunId, WIRE_VERSION};
+use tunnel::label::{self, Label};
+use tunnel::link::Link;
+use tunnel::opener::{Connected, OpenError};
 use tunnel::stream::Stream;
+use tunnel::{channel, message};
 
 /// The name that remote-sshd expects; it tells nothing, the key does.
 const USER: &str = "telepresence";
@@ -32,51 +37,69 @@ const USER: &str = "telepresence";
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// For a subsystem to answer in full.
 const SUBSYSTEM_TIMEOUT: Duration = Duration::from_secs(10);
-/// For the pod to dial, which has a shorter timeout of its own.
-const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
+/// For the streams of a connection to be carried by the one that takes its place.
+const RETIRE_TIMEOUT: Duration = Duration::from_secs(10);
 /// For a connection to end in order.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// A connection that works, until [`Connection::ended`].
 pub struct Connection {
     handle: Handle<Handler>,
-    gate: Arc<Gate>,
+    link: Link,
     tracker: TaskTracker,
     dns: Dns,
     ended: CancellationToken,
+    farewell: Farewell,
+    since: Instant,
+    /// Channels opened on it, by either end.
+    channels: Arc<AtomicU64>,
     /// What the remote container says of itself.
     pub facts: Arc<Facts>,
     /// The pod, for people.
     pub peer: String,
 }
 
+/// What a client's connections have in common.
+pub struct Client {
+    /// The key that it shows.
+    pub key: Arc<PrivateKey>,
+    /// Its run, which its streams belong to.
+    pub run: RunId,
+    /// The ports of the pod that are claimed on each connection.
+    pub ports: Ports,
+    /// Takes the callers of those ports.
+    pub acceptor: Arc<Acceptor<Msg>>,
+}
+
 impl Connection {
-    /// Shakes hands over `transport`, authenticates with `key`, asks for the facts, and claims `ports`.
+    /// Shakes hands over `transport`, authenticates, asks for the facts, and claims the ports.
     ///
     /// # Errors
     /// See [`DialFailure`].
     pub async fn establish(
         transport: Transport,
-        key: Arc<PrivateKey>,
-        ports: &Ports,
+        client: &Client,
     ) -> Result<Connection, DialFailure> {
         let peer = transport.peer;
         let tracker = TaskTracker::new();
         let ended = CancellationToken::new();
+        let channels = Arc::new(AtomicU64::new(0));
         let (carrier, gate) = carry(transport.stream, &tracker);
         let handler = Handler {
             host_key: transport.host_key,
             gate: gate.clone(),
             tracker: tracker.clone(),
-            ports: ports.clone(),
+            ports: client.ports.clone(),
+            acceptor: client.acceptor.clone(),
+            channels: channels.clone(),
             ended: ended.clone(),
         };
         let handshake = async {
-            let config = Arc::new(tunnel::profile::client());
+            let config = Arc::new(tunnel::profile::client(client.run));
             let mut handle = russh::client::connect_stream(config, carrier, handler)
                 .await
                 .map_err(|error| handshake_failure(&peer, &error))?;
-            let key = PrivateKeyWithHashAlg::new(key, None);
+            let key = PrivateKeyWithHashAlg::new(client.key.clone(), None);
             match handle.authenticate_publickey(USER, key).await {
                 Ok(AuthResult::Success) => Ok(handle),
                 Ok(AuthResult::Failure { .. }) => {
@@ -94,34 +117,41 @@ impl Connection {
                 HANDSHAKE_TIMEOUT.as_secs()
             ))
         })??;
-        check_version(&peer, &gate)?;
+        let link = Link::new(gate.clone(), tracker.clone(), version(&peer, &gate)?, true);
 
         let lost = |what: &str| {
             passing(format!(
                 "the link to {peer} was lost while asking for {what}"
             ))
         };
-        let link = || handler::link(&gate, &tracker);
-        let stream = subsystem(&handle, link(), facts::SUBSYSTEM)
-            .await
-            .ok_or_else(|| lost("its facts"))?;
-        let facts = receive_document(stream)
-            .await
-            .ok_or_else(|| lost("its facts"))?;
-        let stream = subsystem(&handle, link(), "dns")
-            .await
-            .ok_or_else(|| lost("DNS"))?;
-        let dns = Dns::new(stream, &tracker, &ended);
+        // Side by side: each takes round trips.
+        let facts = async {
+            let stream = channel::stream(subsystem(&handle, facts::SUBSYSTEM).await?, &link);
+            receive_document(stream).await
+        };
+        let (facts, dns, arrivals) = tokio::join!(
+            facts,
+            subsystem(&handle, "dns"),
+            subsystem(&handle, arrivals::SUBSYSTEM)
+        );
+        let facts = facts.ok_or_else(|| lost("its facts"))?;
+        let dns = dns.ok_or_else(|| lost("DNS"))?;
+        let arrivals = arrivals.ok_or_else(|| lost("reports of arrivals"))?;
+        let farewell = Farewell::default();
+        tracker.spawn(arrivals::run(arrivals, gate, farewell.clone()));
         let connection = Connection {
             handle,
-            gate,
+            dns: Dns::new(channel::stream(dns, &link), &tracker, &ended),
+            link,
             tracker,
-            dns,
             ended,
+            farewell,
+            since: Instant::now(),
+            channels,
             facts: Arc::new(facts),
             peer,
         };
-        for port in ports.all() {
+        for port in client.ports.all() {
             connection
                 .listen(port)
                 .await
@@ -130,28 +160,25 @@ impl Connection {
         Ok(connection)
     }
 
-    /// Opens a TCP connection from the pod.
-    pub async fn open(&self, target: &Target) -> Result<Stream, DialError> {
-        let opening = self.handle.channel_open_direct_tcpip(
-            target.host.as_str(),
-            u32::from(target.port),
-            "127.0.0.1",
-            0,
-        );
-        let channel = tokio::select! {
-            opened = timeout(OPEN_TIMEOUT, opening) => opened.map_err(|_| DialError::TimedOut)?,
-            () = self.ended.cancelled() => return Err(DialError::LinkDown),
-        };
-        match channel {
-            Ok(channel) => Ok(channel::stream(
-                channel,
-                handler::link(&self.gate, &self.tracker),
-            )),
-            Err(russh::Error::ChannelOpenFailure(failure)) => {
-                Err(DialError::from_failure(&failure))
-            }
-            Err(_) => Err(DialError::LinkDown),
+    /// Opens a channel to `target` from the pod.
+    pub async fn open(&self, target: &Target, label: &Label) -> Result<Channel<Msg>, OpenError> {
+        self.channels.fetch_add(1, Ordering::Relaxed);
+        let port = u32::from(target.port);
+        let originator = label::join("127.0.0.1", label);
+        let opening =
+            self.handle
+                .channel_open_direct_tcpip(target.host.as_str(), port, originator, 0);
+        match opening.await {
+            Ok(channel) => Ok(channel),
+            Err(russh::Error::ChannelOpenFailure(failure)) => Err(OpenError::Refused(failure)),
+            Err(_) => Err(OpenError::Lost),
         }
+    }
+
+    /// What it has carried so far: its age, channels opened, bytes both ways.
+    pub fn worn(&self) -> (Duration, u64, u64) {
+        let channels = self.channels.load(Ordering::Relaxed);
+        (self.since.elapsed(), channels, self.link.gate.carried())
     }
 
     /// Asks the pod's nameservers.
@@ -182,9 +209,8 @@ impl Connection {
 
     /// Who holds which port.
     pub(super) async fn claims(&self) -> Option<Report> {
-        let link = handler::link(&self.gate, &self.tracker);
-        let stream = subsystem(&self.handle, link, claims::SUBSYSTEM).await?;
-        receive_document(stream).await
+        let channel = subsystem(&self.handle, claims::SUBSYSTEM).await?;
+        receive_document(channel::stream(channel, &self.link)).await
     }
 
     /// A round trip through the tunnel.
@@ -199,16 +225,17 @@ impl Connection {
     pub async fn ended(&self) -> String {
         tokio::select! {
             () = self.ended.cancelled() => format!("{} closed the connection", self.peer),
-            () = heartbeat::until_dead(&self.handle, &self.gate) => {
+            () = heartbeat::until_dead(&self.handle, &self.link.gate) => {
                 format!("nothing came from {} for {} s", self.peer, heartbeat::DEAD_AFTER.as_secs())
             }
         }
     }
 
-    /// Gives `ports` back and ends the connection. The server's answers are waited for, as a goodbye on its own may be lost
-    /// with the process that sent it: the ports are free when this returns.
+    /// Gives `ports` back and ends the connection, for good. The server's answers are waited for, as a goodbye on its own may be
+    /// lost with the process that sent it: the ports are free when this returns.
     pub async fn leave(&self, ports: &Ports) {
         let give_back = async {
+            self.farewell.say().await;
             for port in ports.all() {
                 // A port that was not held needs no giving back.
                 let _ = self.handle.cancel_tcpip_forward("", u32::from(port)).await;
@@ -218,15 +245,33 @@ impl Connection {
         self.close().await;
     }
 
-    /// Ends the connection; what still uses it fails.
-    pub async fn close(&self) {
+    /// Ends the connection once its streams are carried by another one.
+    pub async fn retire(&self) {
+        self.link.legs.close();
+        // What does not move is taken up again like after a lost link.
+        let _ = timeout(RETIRE_TIMEOUT, self.link.legs.wait()).await;
+        self.close().await;
+    }
+
+    async fn close(&self) {
         let goodbye = self.handle.disconnect(Disconnect::ByApplication, "", "");
         // A dead link takes no goodbye.
         let _ = timeout(CLOSE_TIMEOUT, goodbye).await;
         let _ = timeout(CLOSE_TIMEOUT, self.ended.cancelled()).await;
-        self.gate.close();
+        self.abandon();
         self.tracker.close();
         let _ = timeout(CLOSE_TIMEOUT, self.tracker.wait()).await;
+    }
+
+    /// Gives up a connection that is dead.
+    pub fn abandon(&self) {
+        self.link.gate.close();
+    }
+}
+
+impl Connected for Connection {
+    fn link(&self) -> &Link {
+        &self.link
     }
 }
 
@@ -245,26 +290,30 @@ fn handshake_failure(peer: &str, error: &russh::Error) -> DialFailure {
 }
 
 /// Checks that the other end is ours, and of a version we understand.
-fn check_version(peer: &str, gate: &Gate) -> Result<(), DialFailure> {
-    match gate.identification().map(Peer::parse) {
-        Some(Peer::Ours(WIRE_VERSION)) => Ok(()),
-        Some(Peer::Ours(version)) => Err(DialFailure::Fatal(Error::Target(format!(
-            "{peer} speaks version {version} of the tunnel, this client version {WIRE_VERSION}: use images of the same release on both sides"
+fn version(peer: &str, gate: &Gate) -> Result<Peer, DialFailure> {
+    match gate.identification().map_or(Peer::Plain, Peer::parse) {
+        ours @ Peer::Ours {
+            version: WIRE_VERSION,
+            ..
+        } => Ok(ours),
+        Peer::Ours { version, .. } => Err(DialFailure::Fatal(Error::Target(format!(
+            "{peer} speaks version {version} of the tunnel, this client version {WIRE_VERSION}: use images of the same release on \
+             both sides"
         )))),
-        Some(Peer::Plain) | None => Err(DialFailure::Fatal(Error::Target(format!(
+        Peer::Plain => Err(DialFailure::Fatal(Error::Target(format!(
             "{peer} runs another SSH server, not telepresence-remote"
         )))),
     }
 }
 
 /// Opens a session channel and starts a subsystem on it (RFC 4254 6.5).
-async fn subsystem(handle: &Handle<Handler>, link: channel::Link, name: &str) -> Option<Stream> {
+async fn subsystem(handle: &Handle<Handler>, name: &str) -> Option<Channel<Msg>> {
     let start = async {
         let mut channel = handle.channel_open_session().await.ok()?;
         channel.request_subsystem(true, name).await.ok()?;
         loop {
             match channel.wait().await? {
-                ChannelMsg::Success => return Some(channel::stream(channel, link)),
+                ChannelMsg::Success => return Some(channel),
                 ChannelMsg::Failure => return None,
                 _ => {}
             }

@@ -7,11 +7,14 @@ use russh::Channel;
 use russh::client::{self, ChannelOpenHandle, DisconnectReason, Msg, Session};
 use russh::keys::{PublicKey, PublicKeyOrCertificate};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tunnel::carrier::Gate;
-use tunnel::channel::{self, Link};
+use tunnel::acceptor::{Acceptor, Offer};
+use tunnel::gate::Gate;
 use tunnel::ident::Peer;
+use tunnel::label;
+use tunnel::link::Link;
 
 /// The adapter between russh and one [`Connection`](super::connection::Connection).
 pub struct Handler {
@@ -19,26 +22,19 @@ pub struct Handler {
     pub(super) gate: Arc<Gate>,
     pub(super) tracker: TaskTracker,
     pub(super) ports: Ports,
+    /// Callers of the pod's ports.
+    pub(super) acceptor: Arc<Acceptor<Msg>>,
+    /// Counts the channels.
+    pub(super) channels: Arc<AtomicU64>,
     /// Cancelled when the connection has ended, whoever ended it.
     pub(super) ended: CancellationToken,
 }
 
 impl Handler {
+    /// The other end is known once its identification string has arrived, which is before any channel.
     fn link(&self) -> Link {
-        link(&self.gate, &self.tracker)
-    }
-}
-
-/// What the streams of a connection share. Its other end is known once its identification string has arrived, which is
-/// before any channel.
-pub(super) fn link(gate: &Arc<Gate>, tracker: &TaskTracker) -> Link {
-    Link {
-        gate: gate.clone(),
-        tracker: tracker.clone(),
-        records: gate
-            .identification()
-            .is_some_and(|line| Peer::parse(line).is_ours()),
-        closes_first: true,
+        let peer = self.gate.identification().map_or(Peer::Plain, Peer::parse);
+        Link::new(self.gate.clone(), self.tracker.clone(), peer, true)
     }
 }
 
@@ -63,17 +59,27 @@ impl client::Handler for Handler {
         reply: ChannelOpenHandle,
         _session: &mut Session,
     ) -> Result<(), Self::Error> {
-        let link = self.link();
-        let accept = move || {
-            async move {
-                reply.accept().await;
-                channel::settle(&channel).await;
-                Ok(channel::stream(channel, link))
-            }
-            .boxed()
+        self.channels.fetch_add(1, Ordering::Relaxed);
+        let (from, label) = label::split(originator_address);
+        let (Ok(port), Some(label)) = (u16::try_from(connected_port), label) else {
+            // Dropped, it is refused.
+            return Ok(());
         };
-        if let Ok(port) = u16::try_from(connected_port) {
-            let from = format!("{originator_address}:{originator_port}");
+        let offer = Offer {
+            channel,
+            link: self.link(),
+            answer: Box::new(move |answer| {
+                Box::pin(async move {
+                    match answer {
+                        Ok(()) => reply.accept().await,
+                        Err(failure) => reply.reject(failure).await,
+                    }
+                })
+            }),
+        };
+        if let Some(ticket) = self.acceptor.offer(label, offer) {
+            let from = format!("{from}:{originator_port}");
+            let accept = move || ticket.accept().boxed();
             self.ports.deliver(port, Caller::new(from, accept));
         }
         Ok(())

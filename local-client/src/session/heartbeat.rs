@@ -4,7 +4,7 @@ use super::handler::Handler;
 use russh::client::Handle;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout_at};
-use tunnel::carrier::Gate;
+use tunnel::gate::Gate;
 
 /// Between two heartbeats.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -16,7 +16,7 @@ pub const DEAD_AFTER: Duration = Duration::from_secs(6);
 pub async fn until_dead(handle: &Handle<Handler>, gate: &Gate) {
     let mut next = Instant::now();
     loop {
-        let deadline = Instant::from_std(gate.last_received()) + DEAD_AFTER;
+        let deadline = gate.last_received() + DEAD_AFTER;
         if deadline <= Instant::now() {
             return;
         }

@@ -9,6 +9,7 @@ mod handler;
 mod heartbeat;
 pub mod identity;
 mod ports;
+pub mod rotation;
 
 use crate::cluster::{DialFailure, Dialer};
 use crate::error::Error;
@@ -16,52 +17,80 @@ use crate::pod::{DnsError, Incoming, ListenError, Pod, Target};
 use async_trait::async_trait;
 use backoff::Backoff;
 use bytes::Bytes;
-use connection::Connection;
+use connection::{Client, Connection};
 use ports::Ports;
+use rotation::Wear;
+use russh::client::Msg;
 use russh::keys::{PrivateKey, PublicKey};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tunnel::acceptor::Acceptor;
+use tunnel::credit::Budget;
 use tunnel::dial::DialError;
 use tunnel::facts::Facts;
+use tunnel::ident::RunId;
+use tunnel::label::Label;
+use tunnel::opener::{Opener, Opening};
 use tunnel::stream::Stream;
 
 /// For a round trip through the tunnel when somebody asks for the health.
 const PING_TIMEOUT: Duration = Duration::from_secs(3);
+/// For the pod to dial, which has a shorter timeout of its own.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The session. Its supervisor is [`Session::supervise`], which whoever started the session runs.
 pub struct Session {
     dialer: Arc<dyn Dialer>,
-    key: Arc<PrivateKey>,
-    ports: Ports,
+    client: Client,
+    wear: Wear,
     connection: watch::Sender<Option<Arc<Connection>>>,
+    budget: Arc<Budget>,
+    /// Carries streams, from one connection to the next.
+    streams: TaskTracker,
+    /// Ends all streams.
+    end: CancellationToken,
     facts: Arc<Facts>,
     declared_environment: Option<Vec<String>>,
 }
 
 impl Session {
     /// Makes the first connection. What may pass by itself (a pod that is not running yet) is waited for, with a line in
-    /// the log whenever the reason changes.
+    /// the log whenever the reason changes. Connections are replaced when they are as worn as `wear` says.
     ///
     /// # Errors
     /// What waiting would not help.
-    pub async fn start(dialer: Arc<dyn Dialer>, key: PrivateKey) -> Result<Session, Error> {
-        let key = Arc::new(key);
-        let ports = Ports::default();
+    pub async fn start(
+        dialer: Arc<dyn Dialer>,
+        key: PrivateKey,
+        wear: Wear,
+    ) -> Result<Session, Error> {
+        let (budget, streams) = (Budget::of_this_process(), TaskTracker::new());
+        let end = CancellationToken::new();
+        let client = Client {
+            key: Arc::new(key),
+            run: RunId::random(),
+            ports: Ports::default(),
+            acceptor: Acceptor::new(budget.clone(), streams.clone(), end.clone()),
+        };
         let mut backoff = Backoff::new();
         let mut told = String::new();
         loop {
-            match connect(dialer.as_ref(), &key, &ports).await {
+            match connect(dialer.as_ref(), &client).await {
                 Ok((connection, declared_environment)) => {
                     tracing::info!("connected to {}", connection.peer);
                     let facts = connection.facts.clone();
                     return Ok(Session {
                         dialer,
-                        key,
-                        ports,
+                        client,
+                        wear,
                         connection: watch::Sender::new(Some(Arc::new(connection))),
+                        budget,
+                        streams,
+                        end,
                         facts,
                         declared_environment,
                     });
@@ -84,20 +113,29 @@ impl Session {
         self.declared_environment.as_deref()
     }
 
-    /// Watches over the connection and makes a new one whenever it is lost, until `shutdown`; then closes it in order.
+    /// Watches over the connection, makes a new one whenever it is lost or worn, until `shutdown`; then closes it in order.
     pub async fn supervise(&self, shutdown: CancellationToken) {
         let mut backoff = Backoff::new();
         while let Some(connection) = self.current() {
             let up = Instant::now();
             let cause = tokio::select! {
                 cause = connection.ended() => cause,
+                next = self.replacement(&connection) => {
+                    tracing::debug!("the connection is replaced by a new one");
+                    self.connection.send_replace(Some(Arc::new(next)));
+                    let until = shutdown.clone();
+                    self.streams.spawn(async move {
+                        until.run_until_cancelled(connection.retire()).await
+                    });
+                    continue;
+                }
                 () = shutdown.cancelled() => {
-                    connection.leave(&self.ports).await;
+                    connection.leave(&self.client.ports).await;
                     break;
                 }
             };
             self.connection.send_replace(None);
-            connection.close().await;
+            connection.abandon();
             drop(connection);
             backoff.lived(up.elapsed());
             tracing::warn!("the link was lost: {cause}");
@@ -110,12 +148,15 @@ impl Session {
             }
         }
         self.connection.send_replace(None);
+        self.end.cancel();
+        self.streams.close();
+        self.streams.wait().await;
     }
 
     /// Tries until it works. What was fatal at the start may now be a pod that is about to be replaced.
     async fn reconnect(&self, backoff: &mut Backoff) -> Connection {
         loop {
-            match connect(self.dialer.as_ref(), &self.key, &self.ports).await {
+            match connect(self.dialer.as_ref(), &self.client).await {
                 Ok((connection, _)) => return connection,
                 Err(DialFailure::Fatal(error) | DialFailure::Passing(error)) => {
                     let delay = backoff.delay();
@@ -124,6 +165,22 @@ impl Session {
                         delay.as_millis()
                     );
                     tokio::time::sleep(delay).await;
+                }
+            }
+        }
+    }
+
+    /// Waits until `worn` has carried what it may, and makes the connection that takes its place.
+    async fn replacement(&self, worn: &Connection) -> Connection {
+        rotation::due(worn, self.wear).await;
+        let mut backoff = Backoff::new();
+        loop {
+            match connect(self.dialer.as_ref(), &self.client).await {
+                Ok((connection, _)) => return connection,
+                // The old one still works.
+                Err(DialFailure::Fatal(error) | DialFailure::Passing(error)) => {
+                    tracing::debug!(%error, "the connection cannot be replaced");
+                    tokio::time::sleep(backoff.delay()).await;
                 }
             }
         }
@@ -142,38 +199,58 @@ impl Session {
     fn current(&self) -> Option<Arc<Connection>> {
         self.connection.borrow().clone()
     }
+
+    /// Whether another connection than `old` is the one to use.
+    fn has_moved_on_from(&self, old: &Arc<Connection>) -> bool {
+        self.current()
+            .is_some_and(|current| !Arc::ptr_eq(&current, old))
+    }
 }
 
 async fn connect(
     dialer: &dyn Dialer,
-    key: &Arc<PrivateKey>,
-    ports: &Ports,
+    client: &Client,
 ) -> Result<(Connection, Option<Vec<String>>), DialFailure> {
-    let mut transport = dialer.dial(&PublicKey::from(key.as_ref())).await?;
+    let mut transport = dialer.dial(&PublicKey::from(client.key.as_ref())).await?;
     let declared_environment = transport.declared_environment.take();
-    let connection = Connection::establish(transport, key.clone(), ports).await?;
+    let connection = Connection::establish(transport, client).await?;
     Ok((connection, declared_environment))
 }
 
 #[async_trait]
 impl Pod for Session {
     async fn open(&self, target: &Target) -> Result<Stream, DialError> {
-        self.current()
-            .ok_or(DialError::LinkDown)?
-            .open(target)
-            .await
+        let target = Arc::new(target.clone());
+        let opener = Opener {
+            connections: self.connection.subscribe(),
+            open: move |connection: Arc<Connection>, label: Label| {
+                let target = target.clone();
+                Box::pin(async move { connection.open(&target, &label).await }) as Opening<Msg>
+            },
+            timeout: OPEN_TIMEOUT,
+            end: self.end.clone(),
+        };
+        let share = self.budget.share().ok_or(DialError::Resources)?;
+        opener.stream(share, &self.streams).await
     }
 
     async fn dns(&self, query: Bytes) -> Result<Bytes, DnsError> {
-        self.current().ok_or(DnsError::LinkDown)?.dns(query).await
+        loop {
+            let connection = self.current().ok_or(DnsError::LinkDown)?;
+            match connection.dns(query.clone()).await {
+                // Another one may have taken its place.
+                Err(DnsError::LinkDown) if self.has_moved_on_from(&connection) => {}
+                answer => return answer,
+            }
+        }
     }
 
     async fn listen(&self, port: u16) -> Result<Incoming, ListenError> {
         let connection = self.current().ok_or(ListenError::LinkDown)?;
         // Before the claim: a caller may come with the confirmation.
-        let incoming = self.ports.add(port);
+        let incoming = self.client.ports.add(port);
         if let Err(error) = connection.listen(port).await {
-            self.ports.remove(port);
+            self.client.ports.remove(port);
             return Err(error);
         }
         Ok(Incoming(incoming))

@@ -2,7 +2,9 @@
 
 use async_trait::async_trait;
 use local_client::cluster::{DialFailure, Dialer, Transport};
+use local_client::error::Error;
 use local_client::session::Session;
+use local_client::session::rotation::Wear;
 use remote_sshd::keyring::Keyring;
 use remote_sshd::limits::Limits;
 use remote_sshd::pod::PodFiles;
@@ -11,6 +13,7 @@ use russh::keys::{Algorithm, PrivateKey, PublicKey};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::ops::Deref;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -18,6 +21,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 /// What a link holds in each direction.
 const PIPE: usize = 64 << 10;
@@ -59,9 +63,14 @@ pub struct Pod {
     /// A key that it accepts.
     pub key: PrivateKey,
     host_key: PublicKey,
-    /// Links made before the value changed are frozen.
+    host_private_key: PrivateKey,
+    /// Links made before the value changed are frozen, ...
     frozen: watch::Sender<u64>,
+    /// ... or cut.
+    cut: watch::Sender<u64>,
+    dialled: Arc<AtomicU64>,
     shutdown: CancellationToken,
+    ended: TaskTracker,
     _files: TempDir,
 }
 
@@ -70,27 +79,54 @@ impl Pod {
         let files = tempfile::tempdir().unwrap();
         let (key, host_key) = (key(), key());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let pod = Pod {
+        let mut pod = Pod {
             address: listener.local_addr().unwrap(),
             host_key: host_key.public_key().clone(),
+            host_private_key: host_key,
             frozen: watch::Sender::new(0),
+            cut: watch::Sender::new(0),
+            dialled: Arc::default(),
             shutdown: CancellationToken::new(),
+            ended: TaskTracker::new(),
             key,
             _files: files,
         };
+        pod.run(listener);
+        pod
+    }
+
+    /// How many links were made.
+    pub fn connections(&self) -> u64 {
+        self.dialled.load(Ordering::Relaxed)
+    }
+
+    /// Another process in the same place, which knows nothing.
+    pub async fn restart(&mut self) {
+        self.shutdown.cancel();
+        soon(self.ended.wait()).await;
+        self.shutdown = CancellationToken::new();
+        self.run(TcpListener::bind(self.address).await.unwrap());
+    }
+
+    fn run(&mut self, listener: TcpListener) {
         let parts = Parts {
-            host_key,
-            keyring: Arc::new(Keyring::new(&[pod.key.public_key().clone()])),
+            host_key: self.host_private_key.clone(),
+            keyring: Arc::new(Keyring::new(&[self.key.public_key().clone()])),
             files: PodFiles {
-                resolv_conf: pod._files.path().join("resolv.conf"),
-                hosts: pod._files.path().join("hosts"),
+                resolv_conf: self._files.path().join("resolv.conf"),
+                hosts: self._files.path().join("hosts"),
                 dns_port: 9,
             },
             environment: vec![],
-            limits: Limits::default(),
+            limits: Limits {
+                drain: Duration::ZERO,
+                ..Limits::default()
+            },
         };
-        tokio::spawn(run(listener, parts, pod.shutdown.clone()));
-        pod
+        self.ended = TaskTracker::new();
+        self.ended
+            .spawn(run(listener, parts, self.shutdown.clone()));
+        self.ended.close();
     }
 
     pub fn dialer(&self) -> Links {
@@ -98,12 +134,19 @@ impl Pod {
             address: self.address,
             host_key: self.host_key.clone(),
             frozen: self.frozen.clone(),
+            cut: self.cut.clone(),
+            dialled: self.dialled.clone(),
             failures: Mutex::default(),
         }
     }
 
     pub async fn session(&self) -> Supervised {
-        let session = soon(Session::start(self.dialer().into(), self.key.clone()));
+        self.session_that_wears(Wear::default()).await
+    }
+
+    /// A session that replaces its connections when they are worn.
+    pub async fn session_that_wears(&self, wear: Wear) -> Supervised {
+        let session = soon(Session::start(self.dialer().into(), self.key.clone(), wear));
         let session = Arc::new(session.await.unwrap());
         let shutdown = CancellationToken::new();
         let (supervised, until) = (session.clone(), shutdown.clone());
@@ -114,6 +157,11 @@ impl Pod {
     /// Nothing passes the links that there are any more; new ones work.
     pub fn freeze(&self) {
         self.frozen.send_modify(|generation| *generation += 1);
+    }
+
+    /// The links that there are end, and what is under way on them is lost; new ones work.
+    pub fn cut(&self) {
+        self.cut.send_modify(|generation| *generation += 1);
     }
 }
 
@@ -148,6 +196,8 @@ pub struct Links {
     address: SocketAddr,
     pub host_key: PublicKey,
     frozen: watch::Sender<u64>,
+    cut: watch::Sender<u64>,
+    dialled: Arc<AtomicU64>,
     pub failures: Mutex<VecDeque<DialFailure>>,
 }
 
@@ -163,12 +213,20 @@ impl Dialer for Links {
         if let Some(failure) = self.failures.lock().unwrap().pop_front() {
             return Err(failure);
         }
-        let tcp = TcpStream::connect(self.address).await.unwrap();
+        let failed = |error| DialFailure::Passing(Error::Link(format!("{error}")));
+        let tcp = TcpStream::connect(self.address).await.map_err(failed)?;
+        self.dialled.fetch_add(1, Ordering::Relaxed);
         let (near, far) = tokio::io::duplex(PIPE);
         let (tcp_read, tcp_write) = tcp.into_split();
         let (far_read, far_write) = tokio::io::split(far);
-        tokio::spawn(carry(tcp_read, far_write, self.frozen.subscribe()));
-        tokio::spawn(carry(far_read, tcp_write, self.frozen.subscribe()));
+        let (down, up) = (self.frozen.subscribe(), self.frozen.subscribe());
+        let mut cut = self.cut.subscribe();
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = async { tokio::join!(carry(tcp_read, far_write, down), carry(far_read, tcp_write, up)) } => {}
+                _ = cut.changed() => {}
+            }
+        });
         Ok(Transport {
             stream: Box::new(near),
             host_key: self.host_key.clone(),

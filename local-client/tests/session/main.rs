@@ -3,17 +3,19 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod harness;
+mod resume;
 
 use harness::{Pod, echo, key, soon};
 use local_client::cluster::DialFailure;
 use local_client::error::Error;
 use local_client::pod::{Pod as _, Target};
 use local_client::session::Session;
+use local_client::session::rotation::Wear;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tunnel::dial::DialError;
-use tunnel::stream::{Reset, Stream};
+use tunnel::stream::Stream;
 
 fn target(port: u16) -> Target {
     Target {
@@ -53,20 +55,16 @@ async fn a_frozen_link_is_noticed_and_made_anew() {
 
     pod.freeze();
     let frozen = Instant::now();
-    assert_eq!(soon(stream.reader.read()).await, Err(Reset));
-    let noticed = frozen.elapsed();
-    assert!(noticed < Duration::from_millis(6500), "{noticed:?}");
-
-    let mut stream = soon(async {
-        loop {
-            if let Ok(stream) = session.open(&target(echo)).await {
-                return stream;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    })
-    .await;
-    say(&mut stream, "after").await;
+    stream.writer.write("during".into()).await.unwrap();
+    let heard = soon(stream.reader.read()).await.unwrap().unwrap();
+    assert_eq!(
+        heard, "during",
+        "the stream is taken up on a new connection"
+    );
+    let recovered = frozen.elapsed();
+    assert!(recovered < Duration::from_millis(7500), "{recovered:?}");
+    let mut other = session.open(&target(echo)).await.unwrap();
+    say(&mut other, "after").await;
 
     // The port was taken over from the old connection, which the server still believes in.
     let mut caller = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
@@ -103,13 +101,13 @@ async fn another_host_key_and_a_refused_key_end_the_start() {
     let pod = Pod::start().await;
     let mut impostor = pod.dialer();
     impostor.host_key = key().public_key().clone();
-    let error = Session::start(impostor.into(), pod.key.clone())
+    let error = Session::start(impostor.into(), pod.key.clone(), Wear::default())
         .await
         .err()
         .unwrap();
     assert!(matches!(error, Error::Authentication(_)), "{error}");
 
-    let error = Session::start(pod.dialer().into(), key())
+    let error = Session::start(pod.dialer().into(), key(), Wear::default())
         .await
         .err()
         .unwrap();
@@ -126,7 +124,11 @@ async fn what_may_pass_is_waited_for_at_the_start() {
         .lock()
         .unwrap()
         .extend([not_yet(), not_yet()]);
-    soon(Session::start(dialer.into(), pod.key.clone()))
-        .await
-        .unwrap();
+    soon(Session::start(
+        dialer.into(),
+        pod.key.clone(),
+        Wear::default(),
+    ))
+    .await
+    .unwrap();
 }

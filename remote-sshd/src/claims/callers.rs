@@ -1,6 +1,8 @@
 //! Connections to a claimed port: each becomes a forwarded-tcpip channel to the claim's owner (RFC 4254 7.2).
 
 use crate::connection::Connection;
+use russh::Channel;
+use russh::server::Msg;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +10,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{sleep, timeout};
 use tracing::{Instrument, debug, debug_span, warn};
+use tunnel::dial::DialError;
+use tunnel::label::{self, Label};
+use tunnel::opener::{self, Connected, OpenError, Opener, Opening};
+use tunnel::stream::Stream;
 use tunnel::{channel, copy};
 
 /// How long the client may take to accept a caller.
@@ -48,6 +54,7 @@ pub(super) async fn accept(
     }
 }
 
+/// Leads one caller to the client.
 async fn call(
     owner: Arc<Connection>,
     tcp: TcpStream,
@@ -57,31 +64,72 @@ async fn call(
 ) {
     let from_ip = from.ip().to_canonical().to_string();
     let (port, from_port) = (u32::from(port), u32::from(from.port()));
-    let handle = owner.handle();
-    let mut opening = std::pin::pin!(handle.channel_open_forwarded_tcpip(
-        address.as_ref(),
-        port,
-        from_ip,
-        from_port
-    ));
-    match timeout(OPEN_TIMEOUT, &mut opening).await {
-        Ok(Ok(channel)) => {
-            drop(pending);
-            let stream = channel::stream(channel, owner.link().clone());
-            owner.carry(tcp, stream).await;
+    let opened = match owner.client().cloned() {
+        Some(client) => {
+            let opener = Opener {
+                connections: client.connection(),
+                open: move |connection: Arc<Connection>, label: Label| {
+                    let (address, from) = (address.clone(), label::join(&from_ip, &label));
+                    let open =
+                        async move { open(&connection, &address, port, from, from_port).await };
+                    Box::pin(open) as Opening<Msg>
+                },
+                timeout: OPEN_TIMEOUT,
+                end: owner.server().end().clone(),
+            };
+            match owner.server().budget().share() {
+                Some(share) => opener.stream(share, owner.server().streams()).await,
+                None => Err(DialError::Resources),
+            }
         }
-        Ok(Err(error)) => {
+        None => open_plain(&owner, &address, port, from_ip, from_port).await,
+    };
+    drop(pending);
+    match opened {
+        Ok(stream) => owner.carry(tcp, stream).await,
+        Err(error) => {
             debug!(%error, "the client does not take the caller");
             copy::reset(&tcp);
         }
-        Err(_) => {
-            debug!("the client does not answer");
-            copy::reset(&tcp);
-            drop(tcp);
-            // russh ends the whole connection when an answer finds nobody who waits for it. Dropped, the stream is reset.
-            if let Ok(channel) = opening.await {
-                drop(channel::stream(channel, owner.link().clone()));
-            }
-        }
+    }
+}
+
+async fn open(
+    connection: &Connection,
+    address: &str,
+    port: u32,
+    from: String,
+    from_port: u32,
+) -> Result<Channel<Msg>, OpenError> {
+    let handle = connection.handle();
+    match handle
+        .channel_open_forwarded_tcpip(address, port, from, from_port)
+        .await
+    {
+        Ok(channel) => Ok(channel),
+        Err(russh::Error::ChannelOpenFailure(failure)) => Err(OpenError::Refused(failure)),
+        Err(_) => Err(OpenError::Lost),
+    }
+}
+
+async fn open_plain(
+    connection: &Arc<Connection>,
+    address: &str,
+    port: u32,
+    from: String,
+    from_port: u32,
+) -> Result<Stream, DialError> {
+    let (opening, name) = (connection.clone(), address.to_owned());
+    let opening = async move { open(&opening, &name, port, from, from_port).await };
+    match timeout(
+        OPEN_TIMEOUT,
+        opener::opened(connection.link(), Box::pin(opening)),
+    )
+    .await
+    {
+        Ok(Ok(channel)) => Ok(channel::stream(channel, connection.link())),
+        Ok(Err(OpenError::Refused(failure))) => Err(DialError::from_failure(&failure)),
+        Ok(Err(OpenError::Lost)) => Err(DialError::LinkDown),
+        Err(_) => Err(DialError::TimedOut),
     }
 }

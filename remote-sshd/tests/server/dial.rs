@@ -2,12 +2,12 @@
 
 use crate::harness::{Client, SOON, Server, free_port, read_to_end, soon, target};
 use bytes::Bytes;
-use remote_sshd::limits::Limits;
 use std::io::ErrorKind;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep, timeout};
+use tunnel::arrivals::{self, Farewell};
 use tunnel::copy;
 use tunnel::dial::DialError;
 use tunnel::stream::{Reset, Stream};
@@ -191,16 +191,18 @@ async fn a_client_that_is_gone_after_its_end_is_noticed() {
     soon(sending).await;
 }
 
-/// The end of the link resets even a connection whose target does not read, and for which russh waits.
+/// A client that leaves for good resets even a connection whose target does not read.
 #[tokio::test]
-async fn a_lost_link_resets_a_target_that_does_not_read() {
-    let silence = Duration::from_secs(2);
-    let limits = Limits {
-        silence,
-        ..Limits::default()
-    };
-    let server = Server::start_with_limits(limits).await;
+async fn a_client_that_leaves_resets_a_target_that_does_not_read() {
+    let server = Server::start().await;
     let client = server.client().await;
+    let channel = client.subsystem_channel(arrivals::SUBSYSTEM).await.unwrap();
+    let farewell = Farewell::default();
+    tokio::spawn(arrivals::run(
+        channel,
+        client.gate.clone(),
+        farewell.clone(),
+    ));
     let (mut stream, tcp) = connected(&client).await;
     let chunk = Bytes::from(vec![7; 32 << 10]);
     // Until the target's buffers are full, and the server is waiting for them.
@@ -209,7 +211,8 @@ async fn a_lost_link_resets_a_target_that_does_not_read() {
         timeout(Duration::from_secs(1), writing).await.is_err(),
         "endless buffers"
     );
-    client.gate.close();
+    farewell.say().await;
+    client.leave().await;
     let error = soon(async {
         loop {
             match socket2::SockRef::from(&tcp).take_error().unwrap() {

@@ -15,13 +15,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tunnel::carrier::{Gate, carry};
-use tunnel::channel::{self, Link};
+use tunnel::acceptor::{Acceptor, Offer};
+use tunnel::carrier::carry;
+use tunnel::channel;
+use tunnel::credit::{Budget, TOTAL};
 use tunnel::dial::DialError;
 use tunnel::facts::{Blob, Variable};
+use tunnel::gate::Gate;
+use tunnel::ident::{Peer, RunId, WIRE_VERSION};
+use tunnel::label::{self, Label};
+use tunnel::link::Link;
+use tunnel::opener::{Connected, OpenError, Opener, Opening};
 use tunnel::stream::{Reader, Reset, Stream};
 use tunnel::{message, profile};
 
@@ -109,7 +116,7 @@ impl Server {
         let mut client = Client::connect(self).await;
         let key = PrivateKeyWithHashAlg::new(Arc::new(key.clone()), None);
         let login = client
-            .handle
+            .handle_mut()
             .authenticate_publickey("telepresence", key)
             .await;
         assert!(login.unwrap().success());
@@ -139,8 +146,10 @@ pub fn variable(key: &[u8], value: &[u8]) -> Variable {
 
 /// A client as `local-telepresence` is one.
 pub struct Client {
-    pub handle: Handle<Callbacks>,
+    pub handle: Arc<Handle<Callbacks>>,
     pub gate: Arc<Gate>,
+    link: Link,
+    budget: Arc<Budget>,
     pub callers: mpsc::UnboundedReceiver<Caller>,
     /// Whether callers are refused.
     pub refuse: Arc<AtomicBool>,
@@ -162,6 +171,7 @@ pub struct Caller {
 pub struct Callbacks {
     host_key: PublicKey,
     link: Link,
+    acceptor: Arc<Acceptor<Msg>>,
     callers: mpsc::UnboundedSender<Caller>,
     refuse: Arc<AtomicBool>,
     ignore: Arc<AtomicBool>,
@@ -211,16 +221,38 @@ impl client::Handler for Callbacks {
             reply.reject(russh::ChannelOpenFailure::ConnectFailed).await;
             return Ok(());
         }
-        reply.accept().await;
-        let caller = Caller {
-            address: address.to_owned(),
-            port,
-            from: from.to_owned(),
-            stream: channel::stream(channel, self.link.clone()),
+        let (from, label) = label::split(from);
+        let offer = Offer {
+            channel,
+            link: self.link.clone(),
+            answer: Box::new(|answer| {
+                Box::pin(async move {
+                    match answer {
+                        Ok(()) => reply.accept().await,
+                        Err(failure) => reply.reject(failure).await,
+                    }
+                })
+            }),
         };
-        // The test may have seen enough.
-        let _ = self.callers.send(caller);
+        if let Some(ticket) = self.acceptor.offer(label.unwrap(), offer) {
+            let caller = Caller {
+                address: address.to_owned(),
+                port,
+                from: from.to_owned(),
+                stream: ticket.accept().await.unwrap(),
+            };
+            // The test may have seen enough.
+            let _ = self.callers.send(caller);
+        }
         Ok(())
+    }
+}
+
+struct Connection(Link, Arc<Handle<Callbacks>>);
+
+impl Connected for Connection {
+    fn link(&self) -> &Link {
+        &self.0
     }
 }
 
@@ -244,26 +276,34 @@ impl Client {
             Arc::new(AtomicBool::new(false)),
             Arc::new(AtomicBool::new(false)),
         );
-        let link = Link {
-            gate: gate.clone(),
-            tracker: tracker.clone(),
-            records: true,
-            closes_first: true,
+        let peer = Peer::Ours {
+            version: WIRE_VERSION,
+            run: None,
         };
+        let link = Link::new(gate.clone(), tracker.clone(), peer, true);
+        let budget = Budget::new(TOTAL);
+        let (end, streams) = (CancellationToken::new(), TaskTracker::new());
         let callbacks = Callbacks {
             host_key: server.host_key.clone(),
-            link,
+            link: link.clone(),
+            acceptor: Acceptor::new(budget.clone(), streams, end),
             callers: sender,
             refuse: refuse.clone(),
             ignore: ignore.clone(),
             ignored: vec![],
             farewell: Some(farewell_sender),
         };
-        let handle =
-            client::connect_stream(Arc::new(profile::client()), carrier, callbacks).await?;
+        let handle = client::connect_stream(
+            Arc::new(profile::client(RunId::random())),
+            carrier,
+            callbacks,
+        )
+        .await?;
         Ok(Client {
-            handle,
+            handle: Arc::new(handle),
             gate,
+            link,
+            budget,
             callers,
             refuse,
             ignore,
@@ -272,26 +312,41 @@ impl Client {
         })
     }
 
+    /// Before it has any streams.
+    pub fn handle_mut(&mut self) -> &mut Handle<Callbacks> {
+        Arc::get_mut(&mut self.handle).unwrap()
+    }
+
     fn stream(&self, channel: Channel<Msg>) -> Stream {
-        let link = Link {
-            gate: self.gate.clone(),
-            tracker: self.tracker.clone(),
-            records: true,
-            closes_first: true,
-        };
-        channel::stream(channel, link)
+        channel::stream(channel, &self.link)
     }
 
     pub async fn open(&self, host: &str, port: u16) -> Result<Stream, DialError> {
-        match self
-            .handle
-            .channel_open_direct_tcpip(host, port.into(), "127.0.0.1", 1)
-            .await
-        {
-            Ok(channel) => Ok(self.stream(channel)),
-            Err(Error::ChannelOpenFailure(failure)) => Err(DialError::from_failure(&failure)),
-            Err(error) => panic!("{error}"),
-        }
+        let connected = Connection(self.link.clone(), self.handle.clone());
+        let (_keep, connections) = watch::channel(Some(Arc::new(connected)));
+        let host = host.to_owned();
+        let opener = Opener {
+            connections,
+            open: move |connection: Arc<Connection>, label: Label| {
+                let host = host.clone();
+                Box::pin(async move {
+                    let from = label::join("127.0.0.1", &label);
+                    let handle = &connection.1;
+                    match handle
+                        .channel_open_direct_tcpip(host, port.into(), from, 1)
+                        .await
+                    {
+                        Ok(channel) => Ok(channel),
+                        Err(Error::ChannelOpenFailure(failure)) => Err(OpenError::Refused(failure)),
+                        Err(_) => Err(OpenError::Lost),
+                    }
+                }) as Opening<Msg>
+            },
+            timeout: SOON,
+            end: CancellationToken::new(),
+        };
+        let share = self.budget.share().unwrap();
+        opener.stream(share, &self.tracker).await
     }
 
     /// A stream to `listener`, by the name `host`, and its other end.
@@ -302,12 +357,23 @@ impl Client {
         (stream, soon(listener.accept()).await.unwrap().0)
     }
 
+    /// Says goodbye, and is gone.
+    pub async fn leave(&self) {
+        let (reason, handle) = (russh::Disconnect::ByApplication, &self.handle);
+        handle.disconnect(reason, "", "").await.unwrap();
+        soon(self.gate.ended()).await;
+    }
+
     pub async fn subsystem(&self, name: &str) -> Option<Stream> {
+        Some(self.stream(self.subsystem_channel(name).await?))
+    }
+
+    pub async fn subsystem_channel(&self, name: &str) -> Option<Channel<Msg>> {
         let mut channel = self.handle.channel_open_session().await.unwrap();
         channel.request_subsystem(true, name).await.unwrap();
         loop {
             match channel.wait().await {
-                Some(russh::ChannelMsg::Success) => return Some(self.stream(channel)),
+                Some(russh::ChannelMsg::Success) => return Some(channel),
                 Some(russh::ChannelMsg::WindowAdjusted { .. }) => {}
                 _ => return None,
             }

@@ -21,13 +21,16 @@ async fn only_an_authorized_key_enters() {
     let mut client = Client::connect(&server).await;
     let wrong = PrivateKeyWithHashAlg::new(Arc::new(key("wrong")), None);
     for attempt in [
-        client.handle.authenticate_none("root").await,
-        client.handle.authenticate_password("root", "").await,
+        client.handle_mut().authenticate_none("root").await,
+        client.handle_mut().authenticate_password("root", "").await,
         client
-            .handle
+            .handle_mut()
             .authenticate_password("telepresence", "telepresence")
             .await,
-        client.handle.authenticate_publickey("root", wrong).await,
+        client
+            .handle_mut()
+            .authenticate_publickey("root", wrong)
+            .await,
     ] {
         let AuthResult::Failure {
             remaining_methods, ..
@@ -51,7 +54,7 @@ async fn attempts_are_counted() {
     let wrong = Arc::new(key("wrong"));
     while soon(
         client
-            .handle
+            .handle_mut()
             .authenticate_publickey("x", PrivateKeyWithHashAlg::new(wrong.clone(), None)),
     )
     .await
@@ -178,7 +181,7 @@ async fn garbage_after_authentication_ends_one_connection() {
     let login = PrivateKeyWithHashAlg::new(Arc::new(server.key.clone()), None);
     assert!(
         client
-            .handle
+            .handle_mut()
             .authenticate_publickey("x", login)
             .await
             .unwrap()

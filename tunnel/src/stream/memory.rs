@@ -3,6 +3,7 @@
 use super::{Reader, Reset, Stream, Writer};
 use async_trait::async_trait;
 use bytes::Bytes;
+use std::collections::VecDeque;
 use tokio::sync::mpsc;
 
 /// Messages either direction holds before its writer waits.
@@ -13,7 +14,13 @@ enum Event {
     Fin,
 }
 
-struct MemoryReader(mpsc::Receiver<Event>);
+struct MemoryReader {
+    events: mpsc::Receiver<Event>,
+    /// Came while somebody waited for the end of it all.
+    ahead: VecDeque<Event>,
+    /// The end of the direction came.
+    ended: bool,
+}
 struct MemoryWriter(Option<mpsc::Sender<Event>>);
 
 /// Two streams, each the other's far side.
@@ -21,7 +28,11 @@ pub fn pair() -> (Stream, Stream) {
     let (a_send, a_receive) = mpsc::channel(QUEUE);
     let (b_send, b_receive) = mpsc::channel(QUEUE);
     let stream = |send, receive| Stream {
-        reader: Box::new(MemoryReader(receive)),
+        reader: Box::new(MemoryReader {
+            events: receive,
+            ahead: VecDeque::new(),
+            ended: false,
+        }),
         writer: Box::new(MemoryWriter(Some(send))),
     };
     (stream(a_send, b_receive), stream(b_send, a_receive))
@@ -30,10 +41,25 @@ pub fn pair() -> (Stream, Stream) {
 #[async_trait]
 impl Reader for MemoryReader {
     async fn read(&mut self) -> Result<Option<Bytes>, Reset> {
-        match self.0.recv().await {
+        let event = match self.ahead.pop_front() {
+            Some(event) => Some(event),
+            None => self.events.recv().await,
+        };
+        self.ended |= matches!(event, Some(Event::Fin));
+        match event {
             Some(Event::Data(bytes)) => Ok(Some(bytes)),
             Some(Event::Fin) => Ok(None),
             None => Err(Reset),
+        }
+    }
+
+    async fn lost(&mut self) {
+        while let Some(event) = self.events.recv().await {
+            self.ended |= matches!(event, Event::Fin);
+            self.ahead.push_back(event);
+        }
+        if self.ended {
+            std::future::pending().await
         }
     }
 }

@@ -1,16 +1,29 @@
 //! A stream: ordered bytes both ways, each direction ended on its own, or all of it reset. What TCP gives, whatever carries it.
+//!
+//! [`shared`] is a stream as its two users see it: the program that reads and writes, and the leg that carries it. What they
+//! do to each other is decided in `state`, without I/O.
 
 #[cfg(any(test, feature = "memory"))]
 pub mod memory;
+mod receiving;
+mod sending;
+pub(crate) mod shared;
+pub(crate) mod state;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+pub use state::Position;
 use thiserror::Error;
 
-/// The other side of a stream is gone before it ended what it was sending: its socket was reset, or the link was lost.
+/// The other side of a stream is gone before it ended what it was sending: its socket was reset, or the link was lost for good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("the stream was reset")]
 pub struct Reset;
+
+/// The other end of a stream does what it must not: it is another version, or broken. Ends the stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("the other end {0}")]
+pub(crate) struct Violation(pub(crate) &'static str);
 
 /// The receiving direction.
 #[async_trait]
@@ -20,8 +33,7 @@ pub trait Reader: Send {
     /// Cancel-safe: no byte is lost when the future is dropped.
     async fn read(&mut self) -> Result<Option<Bytes>, Reset>;
 
-    /// Waits until the other side, which has ended this direction, is gone altogether and takes no more either. Never
-    /// returns where that cannot be known.
+    /// Waits until the stream is reset. Never returns where that cannot be known.
     ///
     /// Cancel-safe.
     async fn lost(&mut self) {

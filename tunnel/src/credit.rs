@@ -1,0 +1,157 @@
+//! How much peers may send us unasked: a share per stream, out of one budget per process.
+//!
+//! What was promised must be taken, so the sum of promises bounds what stopped readers can cost.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// What a stream starts with, in bytes: what 256 ms at 1 MiB/s hold, or 5 ms at 50 MiB/s.
+const INITIAL: u64 = 256 << 10;
+/// What a stream may grow to while its reader keeps up, in bytes: 200 MiB/s over 40 ms.
+pub const LARGEST: u64 = 8 << 20;
+/// What a stream starts with where the budget is short, in bytes.
+const SMALLEST: u64 = 8 << 10;
+/// The sum of all promises of a process, in bytes, where its memory is not limited further.
+pub const TOTAL: u64 = 64 << 20;
+/// Of a smaller limit of memory, the part that promises may take is one in so many.
+const PART: u64 = 4;
+/// Where the kernel tells the limit of this container (cgroups(7)), in version 2 and in version 1.
+const LIMITS: [&str; 2] = [
+    "/sys/fs/cgroup/memory.max",
+    "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+];
+
+/// The sum of promises that may stand at a time.
+#[derive(Debug)]
+pub struct Budget {
+    total: u64,
+    promised: Mutex<u64>,
+}
+
+impl Budget {
+    /// A budget of `total` bytes.
+    pub fn new(total: u64) -> Arc<Budget> {
+        Arc::new(Budget {
+            total,
+            promised: Mutex::new(0),
+        })
+    }
+
+    /// The budget that suits the memory this process may use.
+    pub fn of_this_process() -> Arc<Budget> {
+        let limit = LIMITS
+            .iter()
+            .find_map(|path| std::fs::read_to_string(path).ok()?.trim().parse().ok());
+        Budget::new(suitable(limit))
+    }
+
+    fn promised(&self) -> MutexGuard<'_, u64> {
+        self.promised.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The share of a new stream; `None` if not even the smallest is left. The last quarter is for small shares only.
+    pub fn share(self: &Arc<Budget>) -> Option<Share> {
+        let mut promised = self.promised();
+        let left = (self.total / 4 * 3).saturating_sub(*promised);
+        let bytes = (left / 16).clamp(SMALLEST, INITIAL);
+        if *promised + bytes > self.total {
+            return None;
+        }
+        *promised += bytes;
+        Some(Share {
+            budget: self.clone(),
+            bytes,
+        })
+    }
+
+    /// Bytes promised at this moment.
+    pub fn in_use(&self) -> u64 {
+        *self.promised()
+    }
+}
+
+fn suitable(limit: Option<u64>) -> u64 {
+    limit.map_or(TOTAL, |limit| (limit / PART).clamp(SMALLEST, TOTAL))
+}
+
+/// What one stream's peer may send beyond what was read. Given back when dropped.
+#[derive(Debug)]
+pub struct Share {
+    budget: Arc<Budget>,
+    bytes: u64,
+}
+
+impl Share {
+    /// Its size in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Doubles the share, where the budget has it: growth takes no more than half of all, so that new streams find something.
+    pub fn extend(&mut self) -> bool {
+        let mut promised = self.budget.promised();
+        if self.bytes * 2 > LARGEST || *promised + self.bytes > self.budget.total / 2 {
+            return false;
+        }
+        *promised += self.bytes;
+        self.bytes *= 2;
+        true
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        *self.budget.promised() -= self.bytes;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_share_doubles_up_to_the_largest() {
+        let budget = Budget::new(TOTAL);
+        let mut share = budget.share().unwrap();
+        assert_eq!(share.bytes(), INITIAL);
+        while share.extend() {}
+        assert_eq!(share.bytes(), LARGEST);
+        drop(share);
+        assert_eq!(budget.in_use(), 0);
+    }
+
+    #[test]
+    fn a_small_container_promises_a_quarter_of_its_memory() {
+        assert_eq!(suitable(None), TOTAL);
+        assert_eq!(suitable(Some(u64::MAX)), TOTAL);
+        assert_eq!(suitable(Some(32 << 20)), 8 << 20);
+        assert_eq!(suitable(Some(0)), SMALLEST);
+    }
+
+    #[test]
+    fn a_thousand_streams_have_a_share_each() {
+        let budget = Budget::new(TOTAL);
+        let shares: Vec<_> = (0..1000).map(|_| budget.share().unwrap()).collect();
+        assert!(budget.in_use() <= TOTAL);
+        assert!(shares.iter().all(|share| share.bytes() >= SMALLEST));
+    }
+
+    proptest! {
+        /// Whatever is asked for in whatever order, the sum stays within the budget and is what the shares say.
+        #[test]
+        fn the_sum_is_bounded_and_exact(total in SMALLEST..2 * TOTAL, acts in prop::collection::vec((0u8..3, any::<prop::sample::Index>()), 0..400)) {
+            let budget = Budget::new(total);
+            let mut shares = vec![];
+            for (act, which) in acts {
+                match act {
+                    0 => shares.extend(budget.share()),
+                    1 if !shares.is_empty() => { shares.remove(which.index(shares.len())); }
+                    2 if !shares.is_empty() => { let n = shares.len(); shares[which.index(n)].extend(); }
+                    _ => {}
+                }
+                prop_assert!(budget.in_use() <= total);
+                prop_assert_eq!(budget.in_use(), shares.iter().map(Share::bytes).sum::<u64>());
+            }
+        }
+    }
+}

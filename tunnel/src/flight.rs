@@ -1,0 +1,227 @@
+//! How much may be under way on one connection: sent and not yet arrived.
+//!
+//! The connection crosses several TCP connections (to the API server, to the node, into the pod), each with buffers of
+//! megabytes that no option of ours reaches. Bytes that wait there keep every ping waiting, so no more is sent than the path
+//! can carry: the rate at which bytes arrive, times the shortest round trip (as BBR has it, draft-ietf-ccwg-bbr).
+
+use std::collections::VecDeque;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Until something was measured, in bytes.
+const INITIAL: u64 = 256 << 10;
+/// Never less than this, in bytes: a few packets, so that the report of their arrival finds more under way.
+const LEAST: u64 = 128 << 10;
+/// Added to what the path holds, in bytes: what has arrived and is not reported yet.
+const UNREPORTED: u64 = 2 * REPORT;
+/// Above what was measured, to find out whether the path carries more.
+const GAIN: f64 = 1.25;
+/// The same at the begin, when little is known: each round may double.
+const STARTUP_GAIN: f64 = 2.5;
+/// The begin is over after this many rounds in which the rate did not grow by a quarter.
+const STARTUP_ROUNDS: u32 = 3;
+/// Rounds whose fastest is taken for the rate of the path.
+const ROUNDS: usize = 8;
+/// A round takes two round trips, or this if that is more.
+const ROUND: Duration = Duration::from_millis(20);
+
+/// The receiving end reports arrivals whenever this many bytes have come, ...
+pub(crate) const REPORT: u64 = 32 << 10;
+/// ... or at least this many and none since [`REPORT_DELAY`]. Fewer are not worth it: reports themselves arrive.
+pub(crate) const REPORT_LEAST: u64 = 2 << 10;
+/// See [`REPORT_LEAST`].
+pub(crate) const REPORT_DELAY: Duration = Duration::from_millis(5);
+
+/// What one end knows of what it sent. Offsets count the bytes of the transport, ciphertext, from its begin.
+#[derive(Debug)]
+pub(crate) struct Flight {
+    sent: u64,
+    arrived: u64,
+    /// `None` until the other end has reported for the first time: a plain SSH peer never does.
+    window: Option<u64>,
+    shortest: Option<Duration>,
+    /// When which offset was sent, for the round trip.
+    marks: VecDeque<(u64, Instant)>,
+    round: Round,
+    rates: VecDeque<f64>,
+    /// The highest rate of the begin and the rounds since it grew; `None` once the begin is over.
+    startup: Option<(f64, u32)>,
+}
+
+#[derive(Debug)]
+struct Round {
+    begun: Instant,
+    arrived: u64,
+    /// Whether the window held anything back: else the rate says what was offered, not what the path carries.
+    limited: bool,
+}
+
+impl Flight {
+    pub(crate) fn new(now: Instant) -> Flight {
+        Flight {
+            sent: 0,
+            arrived: 0,
+            window: None,
+            shortest: None,
+            marks: VecDeque::new(),
+            round: Round {
+                begun: now,
+                arrived: 0,
+                limited: false,
+            },
+            rates: VecDeque::new(),
+            startup: Some((0.0, 0)),
+        }
+    }
+
+    /// `count` more bytes were sent.
+    pub(crate) fn sent(&mut self, count: u64, now: Instant) {
+        self.sent += count;
+        let last = self
+            .marks
+            .back()
+            .map_or(self.arrived, |(offset, _)| *offset);
+        if self.window.is_some() && self.sent - last >= REPORT / 2 {
+            self.marks.push_back((self.sent, now));
+        }
+    }
+
+    /// Whether more may be sent, beside `promised` bytes that are about to be.
+    pub(crate) fn has_room(&mut self, promised: u64) -> bool {
+        let Some(window) = self.window else {
+            return true;
+        };
+        let room = (self.sent - self.arrived) + promised < window;
+        self.round.limited |= !room;
+        room
+    }
+
+    /// The other end reports that everything before `total` has arrived.
+    pub(crate) fn arrived(&mut self, total: u64, now: Instant) {
+        // A report of what was never sent is worth nothing; one that is late says nothing new.
+        if total > self.sent || total < self.arrived {
+            return;
+        }
+        self.arrived = total;
+        self.window.get_or_insert(INITIAL);
+        while let Some((offset, at)) = self.marks.front().copied()
+            && offset <= total
+        {
+            self.marks.pop_front();
+            let trip = now - at;
+            self.shortest = Some(self.shortest.map_or(trip, |shortest| shortest.min(trip)));
+        }
+        let Some(shortest) = self.shortest else {
+            return;
+        };
+        let elapsed = now - self.round.begun;
+        if elapsed >= ROUND.max(shortest * 2) {
+            self.end_round(elapsed, shortest);
+            self.round = Round {
+                begun: now,
+                arrived: total,
+                limited: false,
+            };
+        }
+    }
+
+    fn end_round(&mut self, elapsed: Duration, shortest: Duration) {
+        if !self.round.limited {
+            return;
+        }
+        let bytes = u32::try_from(self.arrived - self.round.arrived).unwrap_or(u32::MAX);
+        let rate = f64::from(bytes) / elapsed.as_secs_f64();
+        self.rates.push_back(rate);
+        if self.rates.len() > ROUNDS {
+            self.rates.pop_front();
+        }
+        let fastest = self.rates.iter().copied().fold(0.0, f64::max);
+        self.startup = self
+            .startup
+            .and_then(|(best, rounds)| match rate > best * 1.25 {
+                true => Some((rate, 0)),
+                false => (rounds + 1 < STARTUP_ROUNDS).then_some((best, rounds + 1)),
+            });
+        let gain = match self.startup {
+            Some(_) => STARTUP_GAIN,
+            None => GAIN,
+        };
+        let carried = gain * fastest * shortest.as_secs_f64();
+        // Not negative, not a NaN, and far below the largest integer.
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        let carried = carried as u64;
+        self.window = Some((carried + UNREPORTED).max(LEAST));
+    }
+
+    /// Bytes sent so far.
+    pub(crate) fn total(&self) -> u64 {
+        self.sent
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sends all it may over a path of `rate` bytes per second and `trip`, for `time`; the largest queue the path had, in bytes.
+    async fn run(flight: &mut Flight, rate: f64, trip: Duration, time: Duration) -> u64 {
+        let step = Duration::from_millis(1);
+        let (mut now, begin) = (Instant::now(), Instant::now());
+        let (mut carried, mut queue) = (flight.sent as f64, 0);
+        let mut reports: VecDeque<(Instant, u64)> = VecDeque::new();
+        while now < begin + time {
+            while flight.has_room(0) && flight.sent < 1 << 40 {
+                flight.sent(16 << 10, now);
+            }
+            carried = (carried + rate * step.as_secs_f64()).min(flight.sent as f64);
+            if now > begin + time / 2 {
+                queue = queue.max(flight.sent - carried as u64);
+            }
+            reports.push_back((now + trip, carried as u64));
+            now += step;
+            while let Some((at, total)) = reports.front().copied()
+                && at <= now
+            {
+                reports.pop_front();
+                flight.arrived(total, now);
+            }
+        }
+        queue
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_window_finds_what_the_path_holds() {
+        for (rate, trip) in [(20e6, 40), (100e6, 10), (2e6, 100), (300e6, 2)] {
+            let mut flight = Flight::new(Instant::now());
+            flight.arrived(0, Instant::now());
+            let trip = Duration::from_millis(trip);
+            let queue = run(&mut flight, rate, trip, Duration::from_secs(20)).await;
+            let holds = rate * trip.as_secs_f64();
+            let window = flight.window.unwrap() as f64;
+            assert!(window >= holds, "{rate} {trip:?}: {window} of {holds}");
+            assert!(
+                window <= 1.6 * holds + LEAST as f64,
+                "{rate} {trip:?}: {window} of {holds}"
+            );
+            assert!((queue as f64) < 1.6 * holds + LEAST as f64);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_reports_nothing_is_held_back() {
+        let mut flight = Flight::new(Instant::now());
+        flight.sent(1 << 30, Instant::now());
+        assert!(flight.has_room(1 << 30));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn false_reports_change_nothing() {
+        let mut flight = Flight::new(Instant::now());
+        flight.sent(1000, Instant::now());
+        flight.arrived(1001, Instant::now());
+        assert!(flight.window.is_none());
+        flight.arrived(800, Instant::now());
+        flight.arrived(700, Instant::now());
+        assert_eq!((flight.arrived, flight.window), (800, Some(INITIAL)));
+    }
+}

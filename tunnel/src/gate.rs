@@ -1,0 +1,245 @@
+//! One connection's outgoing queue as its senders see it: who may send next, and how much.
+
+use crate::flight::{Flight, REPORT, REPORT_DELAY, REPORT_LEAST};
+use bytes::BytesMut;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::Waker;
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+/// Unsent bytes above which the gate is shut: enough to keep a fast path busy, little enough for a ping to pass quickly.
+const BUDGET: usize = 256 << 10;
+
+/// Unsent bytes above which the connection is ended. The gate keeps the queue well below; what goes past it (answers to
+/// a flood of requests that the peer never reads) must not fill the memory.
+pub(crate) const HARD_LIMIT: usize = 64 << 20;
+
+/// See the module. Also what is known of the connection's life: what arrived and when, and its end.
+#[derive(Debug)]
+pub struct Gate {
+    queue: Mutex<Queue>,
+    /// Something was queued, or the queue was closed.
+    pub(crate) filled: Notify,
+    /// There may be room, or the queue was closed.
+    room: Notify,
+    /// Senders wait in the order they came.
+    line: tokio::sync::Mutex<()>,
+    ended: CancellationToken,
+    received: Mutex<Received>,
+    /// So much arrived that the other end should be told, or soon.
+    arrivals: Notify,
+    pub(crate) identification: OnceLock<Vec<u8>>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Queue {
+    pub(crate) bytes: BytesMut,
+    /// Bytes the draining task has taken and not yet written.
+    pub(crate) draining: usize,
+    /// Bytes let through the gate that have not reached the queue.
+    coming: usize,
+    pub(crate) closed: bool,
+    pub(crate) reader: Option<Waker>,
+    flight: Flight,
+}
+
+#[derive(Debug)]
+struct Received {
+    at: Instant,
+    bytes: u64,
+    /// Of these, reported to the other end.
+    reported: u64,
+}
+
+impl Queue {
+    /// Bytes in the queue or being written.
+    pub(crate) fn unsent(&self) -> usize {
+        self.bytes.len() + self.draining
+    }
+
+    fn has_room(&mut self) -> bool {
+        let flies = self.flight.has_room(self.coming as u64);
+        self.unsent() + self.coming < BUDGET && flies
+    }
+
+    /// Takes what SSH writes.
+    pub(crate) fn append(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+        self.coming = self.coming.saturating_sub(bytes.len());
+        self.flight.sent(bytes.len() as u64, Instant::now());
+    }
+}
+
+/// The right to send some bytes. What was not [sent](Turn::sent) when it is dropped goes back.
+#[derive(Debug)]
+#[must_use]
+pub struct Turn<'a> {
+    gate: &'a Gate,
+    count: usize,
+}
+
+impl Turn<'_> {
+    /// Of the bytes asked for, `count` were handed to SSH, which will queue them.
+    pub fn sent(mut self, count: usize) {
+        self.count = self.count.saturating_sub(count);
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        if self.count > 0 {
+            let mut queue = self.gate.queue();
+            queue.coming = queue.coming.saturating_sub(self.count);
+            drop(queue);
+            self.gate.room.notify_one();
+        }
+    }
+}
+
+impl Gate {
+    pub(crate) fn new() -> Arc<Gate> {
+        let now = Instant::now();
+        Arc::new(Gate {
+            queue: Mutex::new(Queue {
+                bytes: BytesMut::new(),
+                draining: 0,
+                coming: 0,
+                closed: false,
+                reader: None,
+                flight: Flight::new(now),
+            }),
+            filled: Notify::new(),
+            room: Notify::new(),
+            line: tokio::sync::Mutex::default(),
+            ended: CancellationToken::new(),
+            received: Mutex::new(Received {
+                at: now,
+                bytes: 0,
+                reported: 0,
+            }),
+            arrivals: Notify::new(),
+            identification: OnceLock::new(),
+        })
+    }
+
+    pub(crate) fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn received(&self) -> MutexGuard<'_, Received> {
+        self.received.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until `count` bytes may be sent, in the order of asking. Returns at once when the connection has ended.
+    ///
+    /// Cancel-safe: a dropped future gives its place to the next.
+    pub async fn turn(&self, count: usize) -> Turn<'_> {
+        let _line = self.line.lock().await;
+        loop {
+            {
+                let mut queue = self.queue();
+                if queue.closed || queue.has_room() {
+                    queue.coming += count;
+                    return Turn { gate: self, count };
+                }
+            }
+            self.room.notified().await;
+        }
+    }
+
+    /// Lets `count` bytes pass all who wait: few bytes of a stream that sends little.
+    pub fn pass(&self, count: usize) -> Turn<'_> {
+        self.queue().coming += count;
+        Turn { gate: self, count }
+    }
+
+    /// Some of the queue was written.
+    pub(crate) fn drained(&self) {
+        self.room.notify_one();
+    }
+
+    /// Ends the connection: pending and future reads and writes fail.
+    pub fn close(&self) {
+        let reader = {
+            let mut queue = self.queue();
+            queue.closed = true;
+            queue.reader.take()
+        };
+        self.ended.cancel();
+        self.filled.notify_one();
+        self.room.notify_one();
+        if let Some(reader) = reader {
+            reader.wake();
+        }
+    }
+
+    /// Waits for the connection's end. Cancel-safe.
+    pub async fn ended(&self) {
+        self.ended.cancelled().await;
+    }
+
+    /// Whether the connection has ended.
+    pub fn has_ended(&self) -> bool {
+        self.ended.is_cancelled()
+    }
+
+    /// When the last byte arrived from the other end (at first: when the connection was made).
+    pub fn last_received(&self) -> Instant {
+        self.received().at
+    }
+
+    /// Bytes sent and received so far.
+    pub fn carried(&self) -> u64 {
+        self.queue().flight.total() + self.received().bytes
+    }
+
+    /// The other end's identification string, once it has arrived. russh shows it to a server, but not to a client.
+    pub fn identification(&self) -> Option<&[u8]> {
+        self.identification.get().map(Vec::as_slice)
+    }
+
+    /// `count` bytes arrived.
+    pub(crate) fn receive(&self, count: usize) {
+        let mut received = self.received();
+        received.at = Instant::now();
+        let before = received.bytes - received.reported;
+        received.bytes += count as u64;
+        let now = received.bytes - received.reported;
+        let crosses = |threshold| before < threshold && now >= threshold;
+        if crosses(REPORT_LEAST) || crosses(REPORT) {
+            drop(received);
+            self.arrivals.notify_one();
+        }
+    }
+
+    /// Waits until the other end should be told how much has arrived, and returns that.
+    ///
+    /// Cancel-safe.
+    pub(crate) async fn arrivals(&self) -> u64 {
+        loop {
+            let (due, soon) = {
+                let received = self.received();
+                let new = received.bytes - received.reported;
+                (new >= REPORT, new >= REPORT_LEAST)
+            };
+            let news = self.arrivals.notified();
+            if !due && !soon {
+                news.await;
+            } else {
+                let waited = due || timeout(REPORT_DELAY, news).await.is_err();
+                if waited {
+                    let mut received = self.received();
+                    received.reported = received.bytes;
+                    return received.bytes;
+                }
+            }
+        }
+    }
+
+    /// The other end reports how much has arrived there.
+    pub(crate) fn arrived(&self, total: u64) {
+        self.queue().flight.arrived(total, Instant::now());
+        self.room.notify_one();
+    }
+}

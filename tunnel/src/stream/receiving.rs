@@ -1,0 +1,196 @@
+//! The receiving direction of a stream: what arrived and was not read, and what the peer was promised to be taken.
+
+use super::Violation;
+use super::sending::SMALL;
+use crate::credit::Share;
+use bytes::{Bytes, BytesMut};
+use std::collections::VecDeque;
+
+/// Offsets count the bytes of the direction from its begin; its end (FIN) counts as one more.
+#[derive(Debug)]
+pub(super) struct Receiving {
+    whole: VecDeque<Bytes>,
+    /// Follows `whole`: small pieces, joined, as each on its own costs more than it holds.
+    tail: BytesMut,
+    received: u64,
+    consumed: u64,
+    fin: bool,
+    credit: Option<Credit>,
+}
+
+/// What the peer was told.
+#[derive(Debug)]
+struct Credit {
+    share: Share,
+    /// The limit it was told last.
+    promised: u64,
+    /// It knows that this much arrived.
+    acknowledged: u64,
+    /// To be told again, whatever changed: on a new leg, or at the end.
+    due: bool,
+    /// Where the share was extended last.
+    extended: u64,
+}
+
+/// What [`Receiving::read`] finds.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    Bytes(Bytes),
+    End,
+    Nothing,
+}
+
+impl Receiving {
+    /// From a peer that keeps to what `share` promises.
+    pub(super) fn with_credit(share: Share) -> Receiving {
+        let promised = share.bytes();
+        Receiving::new(Some(Credit {
+            share,
+            promised,
+            acknowledged: 0,
+            due: false,
+            extended: 0,
+        }))
+    }
+
+    /// From a peer that cannot be told what is taken.
+    pub(super) fn without_credit() -> Receiving {
+        Receiving::new(None)
+    }
+
+    fn new(credit: Option<Credit>) -> Receiving {
+        Receiving {
+            whole: VecDeque::new(),
+            tail: BytesMut::new(),
+            received: 0,
+            consumed: 0,
+            fin: false,
+            credit,
+        }
+    }
+
+    /// Bytes that arrived and were not read.
+    pub(super) fn buffered(&self) -> u64 {
+        self.received - self.consumed
+    }
+
+    /// What arrived so far, the end included: where the peer goes on if the leg is lost.
+    pub(super) fn position(&self) -> u64 {
+        self.received + u64::from(self.fin)
+    }
+
+    /// Up to where the peer may send.
+    pub(super) fn promised(&self) -> u64 {
+        self.credit
+            .as_ref()
+            .map_or(u64::MAX, |credit| credit.promised)
+    }
+
+    /// Bytes arrived.
+    pub(super) fn data(&mut self, bytes: Bytes) -> Result<(), Violation> {
+        if self.fin {
+            return Err(Violation("sent bytes after its end"));
+        }
+        let received = self.received + bytes.len() as u64;
+        if received > self.promised() {
+            return Err(Violation("sent more than it may"));
+        }
+        self.received = received;
+        if bytes.len() < SMALL {
+            if self.tail.len() + bytes.len() > 4 * SMALL {
+                self.whole.push_back(self.tail.split().freeze());
+            }
+            self.tail.extend_from_slice(&bytes);
+        } else {
+            if !self.tail.is_empty() {
+                self.whole.push_back(self.tail.split().freeze());
+            }
+            self.whole.push_back(bytes);
+        }
+        Ok(())
+    }
+
+    /// The peer's end arrived; `at` is where it has it, if it says.
+    pub(super) fn fin(&mut self, at: Option<u64>) -> Result<(), Violation> {
+        if at.is_some_and(|at| at != self.received) {
+            return Err(Violation("ended at another place than its bytes"));
+        }
+        self.fin = true;
+        if let Some(credit) = &mut self.credit {
+            credit.due = true;
+        }
+        Ok(())
+    }
+
+    /// Takes out what comes next.
+    pub(super) fn read(&mut self) -> Found {
+        let bytes = match self.whole.pop_front() {
+            Some(bytes) => bytes,
+            None if !self.tail.is_empty() => self.tail.split().freeze(),
+            None if self.fin => return Found::End,
+            None => return Found::Nothing,
+        };
+        self.consumed += bytes.len() as u64;
+        Found::Bytes(bytes)
+    }
+
+    /// Has the peer told what arrived and what is taken, on a new leg.
+    pub(super) fn restate(&mut self) {
+        if let Some(credit) = &mut self.credit {
+            credit.due = true;
+        }
+    }
+
+    /// Whether the peer is to be told anything.
+    pub(super) fn credit_is_due(&self) -> bool {
+        self.credit.as_ref().is_some_and(|credit| credit.due) || self.is_worth_telling()
+    }
+
+    /// Whether so much was read that the peer may send a good deal more.
+    fn is_worth_telling(&self) -> bool {
+        let fresh = |credit: &Credit| {
+            let begun = credit.promised.saturating_sub(credit.share.bytes());
+            self.consumed.saturating_sub(begun) >= credit.share.bytes() / 4
+        };
+        !self.fin && self.credit.as_ref().is_some_and(fresh)
+    }
+
+    /// What the peer is to be told now, if anything: what arrived, and the limit.
+    pub(super) fn take_credit(&mut self) -> Option<(u64, u64)> {
+        let (position, worth_it) = (self.position(), self.is_worth_telling());
+        let all_read = self.buffered() == 0;
+        let credit = self.credit.as_mut()?;
+        if !credit.due && !worth_it {
+            return None;
+        }
+        // A reader that has taken everything waits for the network: more may be under way.
+        let keeps_up = all_read && self.consumed - credit.extended >= credit.share.bytes();
+        if worth_it && keeps_up && credit.share.extend() {
+            credit.extended = self.consumed;
+        }
+        if !self.fin {
+            credit.promised = credit.promised.max(self.consumed + credit.share.bytes());
+        }
+        credit.acknowledged = position;
+        credit.due = false;
+        Some((position, credit.promised))
+    }
+
+    /// Whether the peer's end arrived, and it was told so.
+    pub(super) fn is_complete(&self) -> bool {
+        let told = |credit: &Credit| credit.acknowledged > self.received;
+        self.fin && self.credit.as_ref().is_none_or(told)
+    }
+
+    /// Whether the peer's end arrived.
+    pub(super) fn has_ended(&self) -> bool {
+        self.fin
+    }
+
+    /// Forgets what nobody will read any more.
+    pub(super) fn clear(&mut self) {
+        self.whole.clear();
+        self.tail = BytesMut::new();
+        self.consumed = self.received;
+    }
+}

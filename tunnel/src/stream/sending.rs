@@ -1,0 +1,206 @@
+//! The sending direction of a stream: what was written, what the peer has of it, and how much it takes.
+
+use super::Violation;
+use bytes::{Bytes, BytesMut};
+use std::collections::VecDeque;
+
+/// Pieces shorter than this are copied: joined where several wait to be sent, and never kept as a small part of a large buffer.
+pub(super) const SMALL: usize = 4 << 10;
+
+/// Bytes that may wait here to be sent. What makes a writer wait is the network then, and not its own queue.
+const UNSENT: usize = 128 << 10;
+
+/// Offsets count the bytes of the direction from its begin; its end (FIN) counts as one more.
+#[derive(Debug, Default)]
+pub(super) struct Sending {
+    /// Sent on the leg at hand, and not known to have arrived.
+    sent: VecDeque<Bytes>,
+    unsent: VecDeque<Bytes>,
+    /// Up to here, the peer has it; where `sent` begins.
+    acknowledged: u64,
+    /// Where `unsent` begins.
+    next: u64,
+    /// Where `unsent` ends.
+    written: u64,
+    /// Up to here, the peer takes it.
+    limit: u64,
+    fin: Fin,
+    /// Whether what was sent is kept until the peer has it.
+    retain: bool,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Fin {
+    /// More may be written.
+    #[default]
+    Open,
+    /// To be sent after what is unsent.
+    Due,
+    Sent,
+    Acknowledged,
+}
+
+impl Sending {
+    /// To a peer that says what it takes, and what has arrived.
+    pub(super) fn with_credit() -> Sending {
+        Sending {
+            retain: true,
+            ..Sending::default()
+        }
+    }
+
+    /// To a peer whose flow control is not ours to see.
+    pub(super) fn without_credit() -> Sending {
+        Sending {
+            limit: u64::MAX,
+            ..Sending::default()
+        }
+    }
+
+    /// How many bytes may be written now.
+    pub(super) fn room(&self) -> usize {
+        let taken = self.limit.saturating_sub(self.written);
+        let taken = usize::try_from(taken).unwrap_or(usize::MAX);
+        taken.min(UNSENT.saturating_sub(self.waiting()))
+    }
+
+    /// Whether [`Sending::finish`] was called.
+    pub(super) fn is_finished(&self) -> bool {
+        self.fin != Fin::Open
+    }
+
+    /// Takes bytes that there is [room](Sending::room) for.
+    pub(super) fn write(&mut self, bytes: Bytes) {
+        self.written += bytes.len() as u64;
+        if bytes.len() < SMALL {
+            self.unsent.push_back(Bytes::copy_from_slice(&bytes));
+        } else {
+            self.unsent.push_back(bytes);
+        }
+    }
+
+    /// Ends the direction.
+    pub(super) fn finish(&mut self) {
+        if self.fin == Fin::Open {
+            self.fin = Fin::Due;
+        }
+    }
+
+    /// How many bytes wait to be sent.
+    pub(super) fn waiting(&self) -> usize {
+        usize::try_from(self.written - self.next).unwrap_or(usize::MAX)
+    }
+
+    /// Whether the end is to be sent after what waits.
+    pub(super) fn is_end_due(&self) -> bool {
+        self.fin == Fin::Due
+    }
+
+    /// The next bytes to send, at most `most`.
+    pub(super) fn take(&mut self, most: usize) -> Option<Bytes> {
+        let mut piece = self.unsent.pop_front()?;
+        if piece.len() > most {
+            self.unsent.push_front(piece.split_off(most));
+        } else if piece.len() < SMALL && !self.unsent.is_empty() {
+            piece = self.join(piece, most);
+        }
+        self.next += piece.len() as u64;
+        if self.retain {
+            self.sent.push_back(piece.clone());
+        } else {
+            self.acknowledged = self.next;
+        }
+        Some(piece)
+    }
+
+    fn join(&mut self, first: Bytes, most: usize) -> Bytes {
+        let mut joined = BytesMut::from(first);
+        while let Some(next) = self.unsent.front()
+            && next.len() < SMALL
+            && joined.len() + next.len() <= most
+        {
+            joined.extend_from_slice(next);
+            self.unsent.pop_front();
+        }
+        joined.freeze()
+    }
+
+    /// Where the direction ends, once, when that is the next thing to tell.
+    pub(super) fn take_fin(&mut self) -> Option<u64> {
+        if self.fin != Fin::Due || !self.unsent.is_empty() {
+            return None;
+        }
+        self.fin = if self.retain {
+            Fin::Sent
+        } else {
+            Fin::Acknowledged
+        };
+        Some(self.written)
+    }
+
+    /// The peer has everything before `received`, and takes what is before `limit`.
+    pub(super) fn credit(&mut self, received: u64, limit: u64) -> Result<(), Violation> {
+        if received > self.end() {
+            return Err(Violation("acknowledged what was never sent"));
+        }
+        self.acknowledge(received);
+        self.limit = self.limit.max(limit);
+        Ok(())
+    }
+
+    /// What can be acknowledged.
+    fn end(&self) -> u64 {
+        self.next + u64::from(self.has_told_end())
+    }
+
+    fn acknowledge(&mut self, received: u64) {
+        if received > self.written {
+            self.fin = Fin::Acknowledged;
+        }
+        let mut fresh = received.min(self.next).saturating_sub(self.acknowledged);
+        self.acknowledged += fresh;
+        while let Some(piece) = self.sent.pop_front() {
+            let length = piece.len() as u64;
+            if length > fresh {
+                let rest =
+                    usize::try_from(fresh).map_or_else(|_| Bytes::new(), |n| piece.slice(n..));
+                self.sent.push_front(rest);
+                return;
+            }
+            fresh -= length;
+        }
+    }
+
+    /// Begins a new leg, on which the peer expects what follows `received`.
+    pub(super) fn rewind(&mut self, received: u64) -> Result<(), Violation> {
+        if received < self.acknowledged || received > self.end() {
+            return Err(Violation("resumes at an impossible place"));
+        }
+        self.acknowledge(received);
+        while let Some(piece) = self.sent.pop_back() {
+            self.unsent.push_front(piece);
+        }
+        self.next = self.acknowledged;
+        if self.fin == Fin::Sent {
+            self.fin = Fin::Due;
+        }
+        Ok(())
+    }
+
+    /// Whether the end was sent on the leg at hand, and all before it.
+    pub(super) fn has_told_end(&self) -> bool {
+        matches!(self.fin, Fin::Sent | Fin::Acknowledged)
+    }
+
+    /// Whether the peer has everything, the end included.
+    pub(super) fn is_complete(&self) -> bool {
+        self.fin == Fin::Acknowledged
+    }
+
+    /// Forgets what nobody will ask for any more.
+    pub(super) fn clear(&mut self) {
+        self.sent.clear();
+        self.unsent.clear();
+        self.next = self.written;
+    }
+}
