@@ -3,6 +3,7 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod harness;
+mod load;
 mod resume;
 
 use harness::{Pod, echo, key, soon};
