@@ -52,7 +52,8 @@ impl Api {
         Err(nowhere(&credentials.account, &failed))
     }
 
-    async fn new(
+    /// As [`Api::connect`], at the one place that `config` names.
+    pub(super) async fn new(
         config: Config,
         account: Account,
         original: &Original,

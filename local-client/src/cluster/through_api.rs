@@ -79,7 +79,7 @@ impl Dialer for ThroughApi {
         };
         let stream: Box<dyn Io> = match &self.connect {
             Some(address) => Box::new(connect(&self.original, address).await?),
-            None => Box::new(forward(&api, &found).await?),
+            None => forward(&api, &found).await?,
         };
         Ok(Transport {
             stream,
