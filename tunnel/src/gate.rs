@@ -243,3 +243,118 @@ impl Gate {
         self.room.notify_one();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+    use tokio::task::JoinSet;
+
+    const TURN: usize = 32 << 10;
+
+    /// Takes a turn, and does what SSH does with its bytes.
+    async fn send(gate: &Gate) {
+        let turn = gate.turn(TURN).await;
+        gate.queue().append(&[0; TURN]);
+        turn.sent(TURN);
+    }
+
+    /// What the transport takes.
+    fn drain(gate: &Gate) -> usize {
+        let count = {
+            let mut queue = gate.queue();
+            let count = queue.bytes.len();
+            queue.bytes.clear();
+            count
+        };
+        gate.drained();
+        count
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_queue_stays_short_whoever_sends() {
+        let gate = Gate::new();
+        let mut senders = JoinSet::new();
+        for _ in 0..16 {
+            let gate = gate.clone();
+            senders.spawn(async move {
+                for _ in 0..100 {
+                    send(&gate).await;
+                }
+            });
+        }
+        let (mut total, mut longest) = (0, 0);
+        while total < 1600 * TURN {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            let count = drain(&gate);
+            longest = longest.max(count);
+            total += count;
+        }
+        senders.join_all().await;
+        assert!(longest <= BUDGET, "{longest}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn turns_come_in_the_order_of_asking() {
+        let gate = Gate::new();
+        let order = Arc::new(Mutex::new(vec![]));
+        let mut senders = JoinSet::new();
+        for n in 0..20 {
+            let (gate, order) = (gate.clone(), order.clone());
+            senders.spawn(async move {
+                send(&gate).await;
+                order.lock().unwrap().push(n);
+            });
+            tokio::task::yield_now().await;
+        }
+        while !senders.is_empty() {
+            drain(&gate);
+            senders.join_next().await;
+        }
+        assert_eq!(*order.lock().unwrap(), (0..20).collect::<Vec<_>>());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_turn_that_is_not_used_goes_back() {
+        let gate = Gate::new();
+        let unused = gate.turn(BUDGET).await;
+        let waiting = timeout(Duration::from_secs(1), gate.turn(1));
+        assert!(waiting.await.is_err(), "all is taken");
+        drop(gate.pass(1));
+        drop(unused);
+        let partly = gate.turn(BUDGET).await;
+        partly.sent(0);
+        gate.turn(1).await.sent(1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn few_bytes_pass_and_after_the_end_nobody_waits() {
+        let gate = Gate::new();
+        let _all = gate.turn(BUDGET).await;
+        let _ = gate.pass(64);
+        gate.close();
+        let _ = gate.turn(BUDGET).await;
+        gate.ended().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn arrivals_are_reported_when_it_is_worth_it() {
+        let gate = Gate::new();
+        gate.receive(100);
+        let silence = timeout(Duration::from_secs(60), gate.arrivals());
+        assert!(
+            silence.await.is_err(),
+            "a report would be answered by a report"
+        );
+
+        let before = Instant::now();
+        gate.receive(2000);
+        assert_eq!(gate.arrivals().await, 2100);
+        assert!(before.elapsed() >= REPORT_DELAY);
+
+        let before = Instant::now();
+        gate.receive(40_000);
+        assert_eq!(gate.arrivals().await, 42_100);
+        assert!(before.elapsed() < REPORT_DELAY);
+    }
+}

@@ -187,6 +187,11 @@ impl Sending {
         Ok(())
     }
 
+    /// Whether the peer has all that was written.
+    pub(super) fn is_acknowledged(&self) -> bool {
+        self.acknowledged == self.written
+    }
+
     /// Whether the end was sent on the leg at hand, and all before it.
     pub(super) fn has_told_end(&self) -> bool {
         matches!(self.fin, Fin::Sent | Fin::Acknowledged)

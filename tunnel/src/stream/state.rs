@@ -260,7 +260,7 @@ impl State {
                 self.end_by_reset();
                 Ok(())
             }
-            _ if self.reset.is_some() => Ok(()),
+            _ if self.reset == Some(Reset::Known) => Ok(()),
             Record::Credit { received, limit } if self.begun => {
                 self.sending.credit(received, limit)
             }
@@ -274,8 +274,8 @@ impl State {
         let waiting = match (self.reset, self.begun) {
             (Some(Reset::Known), _) => return Next::Over,
             (_, true) => self.sending.waiting(),
-            (Some(Reset::Here), false) => 0,
-            (None, false) => return Next::Nothing,
+            (Some(Reset::Here), false) if self.sending.is_acknowledged() => 0,
+            (_, false) => return Next::Nothing,
         };
         match waiting {
             0 if self.reset.is_some() => Next::Reset,

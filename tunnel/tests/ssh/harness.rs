@@ -1,0 +1,233 @@
+//! Two russh ends in one process, over a pipe of 64 KiB: what a port-forward looks like.
+
+use futures::future::BoxFuture;
+use russh::client::{self, Handle};
+use russh::keys::{Algorithm, PrivateKey, PrivateKeyWithHashAlg, PublicKeyOrCertificate};
+use russh::server::{self, Auth, ChannelOpenHandle, Msg, Session, VerifiedPublicKey};
+use russh::{Channel, keys};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tunnel::acceptor::{Acceptor, Answer, Offer};
+use tunnel::carrier::carry;
+use tunnel::channel;
+use tunnel::credit::{Budget, TOTAL};
+use tunnel::dial::DialError;
+use tunnel::gate::Gate;
+use tunnel::ident::{Peer, RunId, WIRE_VERSION};
+use tunnel::label::{self, Label};
+use tunnel::link::Link;
+use tunnel::opener::{Connected, OpenError, Opener, Opening};
+use tunnel::profile;
+use tunnel::stream::Stream;
+
+const PIPE: usize = 64 << 10;
+
+/// What is done with a stream at the server.
+type Serve = Arc<dyn Fn(Stream) -> BoxFuture<'static, ()> + Send + Sync>;
+
+/// A server's side of a client of ours: connections come and go, streams stay.
+#[derive(Clone)]
+pub struct Server {
+    pub acceptor: Arc<Acceptor<Msg>>,
+    pub budget: Arc<Budget>,
+    tracker: TaskTracker,
+    serve: Serve,
+}
+
+impl Server {
+    pub fn new<T>(serve: impl Fn(Stream) -> T + Send + Sync + 'static) -> Server
+    where
+        T: Future<Output = ()> + Send + 'static,
+    {
+        let (budget, tracker) = (Budget::new(TOTAL), TaskTracker::new());
+        let end = CancellationToken::new();
+        Server {
+            acceptor: Acceptor::new(budget.clone(), tracker.clone(), end),
+            budget,
+            tracker,
+            serve: Arc::new(move |stream| Box::pin(serve(stream))),
+        }
+    }
+}
+
+/// russh's callbacks for one connection.
+struct Handler {
+    server: Server,
+    link: Link,
+}
+
+impl server::Handler for Handler {
+    type Error = russh::Error;
+
+    async fn auth_publickey(
+        &mut self,
+        _: &str,
+        _: VerifiedPublicKey<'_>,
+    ) -> Result<Auth, Self::Error> {
+        Ok(Auth::Accept)
+    }
+
+    async fn channel_open_direct_tcpip(
+        &mut self,
+        channel: Channel<Msg>,
+        host: &str,
+        _: u32,
+        originator: &str,
+        _: u32,
+        reply: ChannelOpenHandle,
+        session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        assert!(Peer::parse(session.remote_sshid()).is_ours());
+        let (server, link) = (self.server.clone(), self.link.clone());
+        let Some(label) = label::split(originator).1 else {
+            reply.accept().await;
+            let serving = (server.serve)(channel::stream(channel, &link));
+            server.tracker.spawn(serving);
+            return Ok(());
+        };
+        let answer: Answer = Box::new(|answer| {
+            Box::pin(async move {
+                match answer {
+                    Ok(()) => reply.accept().await,
+                    Err(failure) => reply.reject(failure).await,
+                }
+            })
+        });
+        let offer = Offer {
+            channel,
+            link,
+            answer,
+        };
+        if let Some(ticket) = server.acceptor.offer(label, offer) {
+            let silent = host == "silent";
+            server.tracker.clone().spawn(async move {
+                if silent {
+                    std::future::pending::<()>().await;
+                }
+                (server.serve)(ticket.accept().await.unwrap()).await;
+            });
+        }
+        Ok(())
+    }
+}
+
+struct Client;
+
+impl client::Handler for Client {
+    type Error = russh::Error;
+
+    async fn check_server_key(&mut self, _: &PublicKeyOrCertificate) -> Result<bool, Self::Error> {
+        Ok(true)
+    }
+}
+
+fn link(gate: &Arc<Gate>, tracker: &TaskTracker, closes_first: bool) -> Link {
+    let peer = Peer::Ours {
+        version: WIRE_VERSION,
+        run: None,
+    };
+    Link::new(gate.clone(), tracker.clone(), peer, closes_first)
+}
+
+fn key() -> PrivateKey {
+    PrivateKey::random(&mut keys::key::safe_rng(), Algorithm::Ed25519).unwrap()
+}
+
+/// One connection, with both its ends.
+pub struct Ends {
+    client: Handle<Client>,
+    link: Link,
+    /// The server's end.
+    pub far: Link,
+    pub gate: Arc<Gate>,
+}
+
+impl Connected for Ends {
+    fn link(&self) -> &Link {
+        &self.link
+    }
+}
+
+impl Ends {
+    pub async fn connect<T>(serve: impl Fn(Stream) -> T + Send + Sync + 'static) -> Ends
+    where
+        T: Future<Output = ()> + Send + 'static,
+    {
+        Ends::to(&Server::new(serve)).await
+    }
+
+    pub async fn to(server: &Server) -> Ends {
+        let tracker = TaskTracker::new();
+        let (near, far) = tokio::io::duplex(PIPE);
+        let (carrier, gate) = carry(far, &tracker);
+        let far = link(&gate, &tracker, false);
+        let handler = Handler {
+            server: server.clone(),
+            link: far.clone(),
+        };
+        let config = Arc::new(profile::server(key()));
+        tracker.spawn(async move {
+            let session = server::run_stream(config, carrier, handler).await.unwrap();
+            // The end of the client is the end of the test.
+            let _ = session.await;
+        });
+        let (carrier, gate) = carry(near, &tracker);
+        let mut client =
+            client::connect_stream(Arc::new(profile::client(RunId::random())), carrier, Client)
+                .await
+                .unwrap();
+        let key = PrivateKeyWithHashAlg::new(Arc::new(key()), None);
+        let result = client.authenticate_publickey("x", key).await.unwrap();
+        assert!(result.success());
+        Ends {
+            client,
+            link: link(&gate, &tracker, true),
+            far,
+            gate,
+        }
+    }
+
+    /// A stream of one channel.
+    pub async fn open(&self) -> Stream {
+        let channel = self
+            .client
+            .channel_open_direct_tcpip("x", 1, "x", 1)
+            .await
+            .unwrap();
+        channel::stream(channel, &self.link)
+    }
+}
+
+/// Opens a stream that goes from one of `connections` to the next; the server leaves `host` "silent" without an answer.
+pub async fn open(
+    connections: &watch::Sender<Option<Arc<Ends>>>,
+    host: &'static str,
+    timeout: Duration,
+) -> Result<Stream, DialError> {
+    let opener = Opener {
+        connections: connections.subscribe(),
+        open: move |ends: Arc<Ends>, label: Label| {
+            Box::pin(async move {
+                let from = label::join("127.0.0.1", &label);
+                match ends
+                    .client
+                    .channel_open_direct_tcpip(host, 1, from, 1)
+                    .await
+                {
+                    Ok(channel) => Ok(channel),
+                    Err(russh::Error::ChannelOpenFailure(failure)) => {
+                        Err(OpenError::Refused(failure))
+                    }
+                    Err(_) => Err(OpenError::Lost),
+                }
+            }) as Opening<client::Msg>
+        },
+        timeout,
+        end: CancellationToken::new(),
+    };
+    let share = Budget::new(TOTAL).share().unwrap();
+    opener.stream(share, &TaskTracker::new()).await
+}

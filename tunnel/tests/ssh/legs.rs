@@ -1,0 +1,154 @@
+//! Streams that go from one connection to the next, and the end of patience with them. Time is paused: where nothing can happen but
+//! a timeout, that is what happens.
+
+use crate::harness::{Ends, Server, open};
+use crate::plain::echo;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tunnel::RESUME_TIMEOUT;
+use tunnel::dial::DialError;
+use tunnel::stream::{Reset, Stream};
+
+const TIMEOUT: Duration = Duration::from_secs(15);
+
+/// A server that hands its ends of streams to the test.
+fn handing() -> (Server, mpsc::UnboundedReceiver<Stream>) {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let server = Server::new(move |stream| {
+        let _ = sender.send(stream);
+        async {}
+    });
+    (server, receiver)
+}
+
+async fn connected(server: &Server) -> watch::Sender<Option<Arc<Ends>>> {
+    watch::Sender::new(Some(Arc::new(Ends::to(server).await)))
+}
+
+fn cut(connections: &watch::Sender<Option<Arc<Ends>>>) {
+    let ends = connections.send_replace(None).unwrap();
+    ends.gate.close();
+    ends.far.gate.close();
+}
+
+async fn say(stream: &mut Stream, word: &'static str) {
+    stream.writer.write(word.into()).await.unwrap();
+    assert_eq!(stream.reader.read().await.unwrap().unwrap(), word);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_goes_on_over_the_next_connection() {
+    let server = Server::new(echo);
+    let connections = connected(&server).await;
+    let mut stream = open(&connections, "x", TIMEOUT).await.unwrap();
+    say(&mut stream, "before").await;
+    cut(&connections);
+    stream.writer.write("meanwhile".into()).await.unwrap();
+    tokio::time::sleep(RESUME_TIMEOUT - Duration::from_secs(1)).await;
+    connections.send_replace(Some(Arc::new(Ends::to(&server).await)));
+    assert_eq!(stream.reader.read().await.unwrap().unwrap(), "meanwhile");
+    assert_eq!(server.acceptor.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn both_ends_give_a_stream_up_that_is_not_taken_up_again() {
+    let (server, mut streams) = handing();
+    let connections = connected(&server).await;
+    let mut near = open(&connections, "x", TIMEOUT).await.unwrap();
+    let mut far = streams.recv().await.unwrap();
+    cut(&connections);
+    let before = Instant::now();
+    let ends = tokio::join!(near.reader.read(), far.reader.read());
+    assert_eq!(ends, (Err(Reset), Err(Reset)));
+    let waited = before.elapsed();
+    assert!(
+        waited >= RESUME_TIMEOUT && waited < RESUME_TIMEOUT + TIMEOUT,
+        "{waited:?}"
+    );
+    assert!(server.acceptor.is_empty());
+    drop((near, far));
+    assert_eq!(server.budget.in_use(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_leaves_is_not_waited_for() {
+    let (server, mut streams) = handing();
+    let connections = connected(&server).await;
+    let _near = open(&connections, "x", TIMEOUT).await.unwrap();
+    let mut far = streams.recv().await.unwrap();
+    let before = Instant::now();
+    connections.borrow().as_ref().unwrap().far.left.cancel();
+    cut(&connections);
+    assert_eq!(far.reader.read().await, Err(Reset));
+    assert!(before.elapsed() < RESUME_TIMEOUT / 2);
+}
+
+/// A server that forgot a stream says so, and nobody waits.
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_is_not_known_is_reset() {
+    let server = Server::new(echo);
+    let connections = connected(&server).await;
+    let mut stream = open(&connections, "x", TIMEOUT).await.unwrap();
+    say(&mut stream, "before").await;
+    cut(&connections);
+    let before = Instant::now();
+    let other = Server::new(echo);
+    connections.send_replace(Some(Arc::new(Ends::to(&other).await)));
+    assert_eq!(stream.reader.read().await, Err(Reset));
+    assert!(before.elapsed() < RESUME_TIMEOUT / 2);
+    assert!(other.acceptor.is_empty());
+}
+
+/// What the server answers in the very moment of the cut is neither lost nor done twice: the request is the same one.
+#[tokio::test(start_paused = true)]
+async fn an_opening_is_repeated_on_the_next_connection() {
+    let (server, mut streams) = handing();
+    let connections = connected(&server).await;
+    let opening = open(&connections, "x", TIMEOUT);
+    let cutting = async {
+        let far = streams.recv().await.unwrap();
+        cut(&connections);
+        connections.send_replace(Some(Arc::new(Ends::to(&server).await)));
+        far
+    };
+    let (near, mut far) = tokio::join!(opening, cutting);
+    near.unwrap().writer.write("hello".into()).await.unwrap();
+    assert_eq!(far.reader.read().await.unwrap().unwrap(), "hello");
+    assert!(streams.try_recv().is_err(), "one stream, and not two");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_opening_without_an_answer_is_given_up() {
+    let server = Server::new(echo);
+    let connections = connected(&server).await;
+    let before = Instant::now();
+    let error = open(&connections, "silent", TIMEOUT).await.unwrap_err();
+    assert_eq!(error, DialError::TimedOut);
+    assert!(before.elapsed() >= TIMEOUT && before.elapsed() < 2 * TIMEOUT);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_connection_an_opening_fails_at_once() {
+    let server = Server::new(echo);
+    let connections = connected(&server).await;
+    cut(&connections);
+    let error = open(&connections, "x", TIMEOUT).await.unwrap_err();
+    assert_eq!(error, DialError::LinkDown);
+}
+
+/// Streams leave a connection that another one is to replace, and nothing of them stays behind.
+#[tokio::test(start_paused = true)]
+async fn streams_move_off_a_connection_that_is_replaced() {
+    let server = Server::new(echo);
+    let connections = connected(&server).await;
+    let mut stream = open(&connections, "x", TIMEOUT).await.unwrap();
+    say(&mut stream, "before").await;
+    let next = Arc::new(Ends::to(&server).await);
+    let old = connections.send_replace(Some(next)).unwrap();
+    let legs = old.far.legs.clone();
+    legs.close();
+    tokio::time::timeout(TIMEOUT, legs.wait()).await.unwrap();
+    say(&mut stream, "after").await;
+}

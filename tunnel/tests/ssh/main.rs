@@ -1,0 +1,7 @@
+//! Two russh ends in one process.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod harness;
+mod legs;
+mod plain;
