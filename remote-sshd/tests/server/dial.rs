@@ -10,7 +10,8 @@ use tokio::time::{Instant, sleep, timeout};
 use tunnel::arrivals::{self, Farewell};
 use tunnel::copy;
 use tunnel::dial::DialError;
-use tunnel::stream::{Reset, Stream};
+use tunnel::label::{self, Label};
+use tunnel::stream::{Position, Reset, Stream};
 
 async fn connected(client: &Client) -> (Stream, TcpStream) {
     let (_, listener) = target().await;
@@ -235,4 +236,52 @@ async fn ipv6_targets_are_reached() {
     }
     let (_, v4) = target().await;
     client.reach("::ffff:127.0.0.1", &v4).await;
+}
+
+/// A stream can be taken up again by the client that opened it alone: not with another key, nor in another run with the same key.
+#[tokio::test]
+async fn ids_of_other_clients_mean_nothing() {
+    let server = Server::start().await;
+    let (port, listener) = target().await;
+    let open = async |client: &Client, resumed: bool| {
+        let position = Position {
+            received: 0,
+            limit: 1 << 20,
+        };
+        let label: Label = "stream=00000000000000000000000000000001 received=0 limit=0"
+            .parse()
+            .unwrap();
+        let label = Label {
+            position,
+            resumed,
+            ..label
+        };
+        let from = label::join("127.0.0.1", &label);
+        let opening =
+            client
+                .handle
+                .channel_open_direct_tcpip("127.0.0.1", u32::from(port), from, 1);
+        soon(opening).await
+    };
+    let mine = server.client().await;
+    let _channel = open(&mine, false).await.unwrap();
+    let (mut tcp, _) = soon(listener.accept()).await.unwrap();
+    let colleague = server.client_with(&server.colleague("colleague")).await;
+    for other in [colleague, server.client().await] {
+        match open(&other, true).await.unwrap_err() {
+            russh::Error::ChannelOpenFailure(failure) => {
+                assert_eq!(DialError::from_failure(&failure), DialError::Forgotten);
+            }
+            error => panic!("{error}"),
+        }
+    }
+    // It may itself, and gets what was sent meanwhile.
+    tcp.write_all(b"for me").await.unwrap();
+    let mut channel = open(&mine, true).await.unwrap();
+    loop {
+        match soon(channel.wait()).await.unwrap() {
+            russh::ChannelMsg::Data { data } => break assert_eq!(&data[..], b"for me"),
+            _ => {}
+        }
+    }
 }

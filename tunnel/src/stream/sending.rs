@@ -1,6 +1,7 @@
 //! The sending direction of a stream: what was written, what the peer has of it, and how much it takes.
 
 use super::Violation;
+use crate::credit::LARGEST;
 use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
 
@@ -59,7 +60,14 @@ impl Sending {
 
     /// How many bytes may be written now.
     pub(super) fn room(&self) -> usize {
-        let taken = self.limit.saturating_sub(self.written);
+        // Whatever a peer promises, no more is kept for it than one of ours would take.
+        let kept = self.acknowledged.saturating_add(LARGEST);
+        let limit = if self.retain {
+            self.limit.min(kept)
+        } else {
+            self.limit
+        };
+        let taken = limit.saturating_sub(self.written);
         let taken = usize::try_from(taken).unwrap_or(usize::MAX);
         taken.min(UNSENT.saturating_sub(self.waiting()))
     }

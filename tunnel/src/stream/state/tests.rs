@@ -1,0 +1,296 @@
+//! Two ends that talk in every order, and are cut off at every place.
+
+use super::*;
+use crate::credit::{Budget, TOTAL};
+use proptest::prelude::*;
+use std::collections::VecDeque;
+
+#[derive(Debug, PartialEq)]
+enum Output {
+    Data(Bytes),
+    Record(Record),
+    /// All was said and heard.
+    Over,
+    Nothing,
+}
+
+/// What a leg would send next.
+fn output(state: &mut State, most: usize) -> Output {
+    let credit = match state.take_credit() {
+        Credit::Due(record) => return Output::Record(record),
+        credit => credit,
+    };
+    match state.next() {
+        Next::Data(n) => Output::Data(state.take(n.min(most)).unwrap()),
+        Next::Fin => Output::Record(state.take_fin().unwrap()),
+        Next::Reset => Output::Record(state.take_reset()),
+        Next::Over if credit == Credit::Over => Output::Over,
+        _ => Output::Nothing,
+    }
+}
+
+/// One end, and what it is to be told.
+struct End {
+    state: State,
+    /// Still to be written.
+    outgoing: VecDeque<u8>,
+    incoming: Vec<u8>,
+    ended: bool,
+    inbox: VecDeque<Output>,
+}
+
+impl End {
+    fn new(outgoing: Vec<u8>) -> End {
+        End {
+            state: State::with_credit(Budget::new(TOTAL).share().unwrap()),
+            outgoing: outgoing.into(),
+            incoming: vec![],
+            ended: false,
+            inbox: VecDeque::new(),
+        }
+    }
+
+    fn write(&mut self, most: usize) {
+        let Some(room) = self.state.room() else {
+            return;
+        };
+        let n = room.min(most).min(self.outgoing.len());
+        if n > 0 {
+            let bytes: Vec<u8> = self.outgoing.drain(..n).collect();
+            self.state.write(bytes.into());
+        } else if self.outgoing.is_empty() {
+            self.state.finish();
+        }
+    }
+
+    fn read(&mut self) {
+        match self.state.read() {
+            Read::Bytes(bytes) => self.incoming.extend_from_slice(&bytes),
+            Read::End => self.ended = true,
+            Read::Nothing => {}
+            Read::Reset => panic!("reset"),
+        }
+    }
+
+    fn receive(&mut self) {
+        match self.inbox.pop_front() {
+            Some(Output::Data(bytes)) => self.state.data(bytes).unwrap(),
+            Some(Output::Record(record)) => self.state.record(record).unwrap(),
+            _ => {}
+        }
+    }
+}
+
+fn send(from: &mut End, to: &mut End, most: usize) -> bool {
+    match output(&mut from.state, most) {
+        Output::Nothing | Output::Over => false,
+        output => {
+            to.inbox.push_back(output);
+            true
+        }
+    }
+}
+
+/// A new leg: what is under way is lost. The side that opens it tells its position, the other one answers with a record.
+fn cut(opener: &mut End, acceptor: &mut End) {
+    opener.inbox.clear();
+    acceptor.inbox.clear();
+    opener.state.begin(None).unwrap();
+    let position = opener.state.position();
+    acceptor.state.begin(Some(position)).unwrap();
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Act {
+    Write(bool, usize),
+    Read(bool),
+    Send(bool, usize),
+    Receive(bool),
+    Cut,
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        4 => (any::<bool>(), 1usize..9000).prop_map(|(end, n)| Act::Write(end, n)),
+        4 => any::<bool>().prop_map(Act::Read),
+        8 => (any::<bool>(), 1usize..9000).prop_map(|(end, n)| Act::Send(end, n)),
+        8 => any::<bool>().prop_map(Act::Receive),
+        1 => Just(Act::Cut),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    /// Whatever the order of things, and wherever the legs are cut: every byte arrives once and in order, then the end.
+    #[test]
+    fn every_byte_arrives_once_and_in_order(
+        there in prop::collection::vec(any::<u8>(), 0..60_000),
+        back in prop::collection::vec(any::<u8>(), 0..60_000),
+        acts in prop::collection::vec(act(), 0..300),
+    ) {
+        let (mut a, mut b) = (End::new(there.clone()), End::new(back.clone()));
+        cut(&mut a, &mut b);
+        for act in acts {
+            match act {
+                Act::Write(true, n) => a.write(n),
+                Act::Write(false, n) => b.write(n),
+                Act::Read(true) => a.read(),
+                Act::Read(false) => b.read(),
+                Act::Send(true, n) => { send(&mut a, &mut b, n); }
+                Act::Send(false, n) => { send(&mut b, &mut a, n); }
+                Act::Receive(true) => a.receive(),
+                Act::Receive(false) => b.receive(),
+                Act::Cut => cut(&mut a, &mut b),
+            }
+        }
+        for _ in 0..10_000 {
+            a.receive();
+            b.receive();
+            a.read();
+            b.read();
+            a.write(9000);
+            b.write(9000);
+            let silent = a.inbox.is_empty() && b.inbox.is_empty() && a.ended && b.ended;
+            if !send(&mut a, &mut b, 9000) & !send(&mut b, &mut a, 9000) && silent {
+                break;
+            }
+        }
+        prop_assert!(a.ended && b.ended);
+        prop_assert_eq!(output(&mut a.state, 1), Output::Over);
+        prop_assert_eq!(output(&mut b.state, 1), Output::Over);
+        prop_assert!(a.incoming == back && b.incoming == there);
+    }
+
+    /// A peer that says whatever it likes is told off or taken at its word, and what it costs is bounded.
+    #[test]
+    fn whatever_a_peer_says_is_survived(records in prop::collection::vec((0u8..4, any::<u64>(), 0u64..300_000), 0..60)) {
+        let mut end = End::new(vec![1; 5000]);
+        for (kind, large, small) in records {
+            end.write(700);
+            let _ = output(&mut end.state, 500);
+            let said = match kind {
+                0 => end.state.record(Record::Credit { received: small, limit: large }),
+                1 => end.state.record(Record::Fin { at: small }),
+                2 => end.state.data(vec![0; usize::try_from(small).unwrap()].into()),
+                _ => end.state.begin(Some(Position { received: small, limit: large })),
+            };
+            prop_assert!(end.state.buffered() <= 256 << 10);
+            if said.is_err() {
+                break;
+            }
+        }
+    }
+}
+
+fn connected() -> (End, End) {
+    let (mut a, mut b) = (End::new(vec![]), End::new(vec![]));
+    cut(&mut a, &mut b);
+    (a, b)
+}
+
+/// Lets both ends say all they have to say.
+fn settle(a: &mut End, b: &mut End) {
+    while send(a, b, 32 << 10) | send(b, a, 32 << 10) {
+        a.receive();
+        b.receive();
+    }
+}
+
+#[test]
+fn a_writer_has_no_room_while_nobody_reads() {
+    let (mut a, mut b) = connected();
+    settle(&mut a, &mut b);
+    let mut written = 0;
+    while let Some(room @ 1..) = a.state.room() {
+        a.state.write(vec![0; room].into());
+        written += room;
+        settle(&mut a, &mut b);
+    }
+    assert_eq!(written, 256 << 10);
+    assert_eq!(b.state.buffered(), 256 << 10);
+    while !matches!(b.state.read(), Read::Nothing) {}
+    settle(&mut a, &mut b);
+    assert!(a.state.room().unwrap() > 0);
+}
+
+#[test]
+fn the_promise_grows_while_the_reader_keeps_up() {
+    let (mut a, mut b) = connected();
+    settle(&mut a, &mut b);
+    for _ in 0..4000 {
+        let room = a.state.room().unwrap();
+        a.state.write(vec![0; room].into());
+        settle(&mut a, &mut b);
+        while !matches!(b.state.read(), Read::Nothing) {}
+    }
+    settle(&mut a, &mut b);
+    let Position { received, limit } = b.state.position();
+    assert!(
+        limit - received > crate::credit::LARGEST / 2,
+        "{}",
+        limit - received
+    );
+}
+
+#[test]
+fn a_reset_passes_both_ways_and_frees_what_waits() {
+    let (mut a, mut b) = connected();
+    settle(&mut a, &mut b);
+    a.state.write(vec![0; 1000].into());
+    settle(&mut a, &mut b);
+    b.state.write("last words".into());
+    b.state.reset();
+    assert_eq!(b.state.buffered(), 0);
+    settle(&mut a, &mut b);
+    assert_eq!(a.state.read(), Read::Bytes("last words".into()));
+    assert_eq!((a.state.read(), b.state.read()), (Read::Reset, Read::Reset));
+    assert_eq!(a.state.room(), None);
+    assert_eq!(output(&mut a.state, 1), Output::Over);
+    assert_eq!(output(&mut b.state, 1), Output::Over);
+}
+
+#[test]
+fn a_lost_peer_is_a_reset_unless_all_was_said() {
+    let (mut a, mut b) = connected();
+    a.state.finish();
+    settle(&mut a, &mut b);
+    a.state.lose();
+    assert_eq!(a.state.read(), Read::Reset, "it was still to send");
+
+    let (mut a, mut b) = connected();
+    a.state.finish();
+    b.state.finish();
+    settle(&mut a, &mut b);
+    a.state.lose();
+    assert_eq!(a.state.read(), Read::End);
+}
+
+#[test]
+fn a_plain_peer_ends_by_eof() {
+    let mut state = State::without_credit();
+    state.data(Bytes::from_static(b"abc")).unwrap();
+    state.eof().unwrap();
+    state.write(Bytes::from_static(b"xyz"));
+    state.finish();
+    assert_eq!(state.read(), Read::Bytes("abc".into()));
+    assert_eq!(state.read(), Read::End);
+    assert_eq!(output(&mut state, 2), Output::Data("xy".into()));
+    assert_eq!(output(&mut state, 2), Output::Data("z".into()));
+    assert_eq!(output(&mut state, 2), Output::Record(Record::Fin { at: 3 }));
+    assert_eq!(output(&mut state, 2), Output::Over);
+}
+
+/// A peer that promises the world and acknowledges nothing is not kept everything for.
+#[test]
+fn what_is_kept_for_a_peer_is_bounded() {
+    let mut state = State::with_credit(Budget::new(TOTAL).share().unwrap());
+    let (received, limit) = (0, u64::MAX);
+    state.begin(Some(Position { received, limit })).unwrap();
+    let mut kept = 0;
+    while let Some(room @ 1..) = state.room() {
+        state.write(vec![0; room].into());
+        kept += state.take(room).unwrap().len() as u64;
+    }
+    assert_eq!(kept, crate::credit::LARGEST);
+}
