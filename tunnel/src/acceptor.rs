@@ -10,7 +10,7 @@ use crate::label::{Label, StreamId};
 use crate::leg::{Legs, Message, carry};
 use crate::link::Link;
 use crate::stream::shared::Shared;
-use crate::stream::{Position, Reset, Stream};
+use crate::stream::{Reset, Stream};
 use async_trait::async_trait;
 use futures::future::BoxFuture;
 use russh::{Channel, ChannelOpenFailure};
@@ -48,7 +48,7 @@ pub struct Acceptor<M: Message> {
 
 struct Incoming<M: Message> {
     offer: Offer<M>,
-    position: Position,
+    label: Label,
 }
 
 impl<M: Message> Acceptor<M> {
@@ -68,10 +68,7 @@ impl<M: Message> Acceptor<M> {
 
     /// Takes an offer. That of a stream which is known goes to it; a new stream is the caller's, to accept or refuse.
     pub fn offer(self: &Arc<Self>, label: Label, offer: Offer<M>) -> Option<Ticket<M>> {
-        let incoming = Incoming {
-            offer,
-            position: label.position,
-        };
+        let incoming = Incoming { offer, label };
         let mut known = self.known();
         let refused = match known.get(&label.id) {
             Some(stream) => match stream.try_send(incoming) {
@@ -91,7 +88,8 @@ impl<M: Message> Acceptor<M> {
                             acceptor: self.clone(),
                         },
                         offers,
-                        ahead: None,
+                        best: None,
+                        begun: None,
                     },
                 });
             }
@@ -162,27 +160,47 @@ impl<M: Message> Drop for Entry<M> {
 struct OfferedLegs<M: Message> {
     entry: Entry<M>,
     offers: mpsc::Receiver<Incoming<M>>,
-    /// Taken out of `offers`, and not looked at.
-    ahead: Option<Incoming<M>>,
+    /// The latest that the other end has asked for, of those that were not looked at.
+    best: Option<Incoming<M>>,
+    /// Which leg was begun last.
+    begun: Option<u32>,
+}
+
+impl<M: Message> OfferedLegs<M> {
+    /// Takes an offer, unless the other end has asked for a later one: then it waits for that. Dropped, one is refused.
+    fn consider(&mut self, incoming: Incoming<M>) {
+        let leg = incoming.label.leg;
+        let latest = self.best.as_ref().map(|best| best.label.leg).or(self.begun);
+        if latest.is_none_or(|latest| leg > latest) {
+            self.best = Some(incoming);
+        }
+    }
+
+    /// Waits for an offer that is later than all before, if there is none; `None` if there will not be any. Cancel-safe.
+    async fn wait(&mut self) -> Option<()> {
+        while self.best.is_none() {
+            let incoming = self.offers.recv().await?;
+            self.consider(incoming);
+        }
+        Some(())
+    }
 }
 
 #[async_trait]
 impl<M: Message> Legs<M> for OfferedLegs<M> {
     async fn next(&mut self, shared: &Shared) -> Option<(Channel<M>, Link)> {
-        let mut incoming = match self.ahead.take() {
-            Some(incoming) => incoming,
-            None => self.offers.recv().await?,
-        };
-        // The newest is the one that the other end waits for.
-        while let Ok(newer) = self.offers.try_recv() {
-            incoming = newer;
+        self.wait().await?;
+        while let Ok(incoming) = self.offers.try_recv() {
+            self.consider(incoming);
         }
+        let Incoming { offer, label } = self.best.take()?;
+        self.begun = Some(label.leg);
         let Offer {
             channel,
             link,
             answer,
-        } = incoming.offer;
-        if let Err(violation) = shared.begin(Some(incoming.position)) {
+        } = offer;
+        if let Err(violation) = shared.begin(Some(label.position)) {
             tracing::warn!(%violation, "a stream is reset");
             answer(Err(DialError::Forgotten.to_failure(link.peer))).await;
             return None;
@@ -193,10 +211,7 @@ impl<M: Message> Legs<M> for OfferedLegs<M> {
     }
 
     async fn better(&mut self, _: &Link) {
-        if self.ahead.is_none() {
-            self.ahead = self.offers.recv().await;
-        }
-        if self.ahead.is_none() {
+        if self.wait().await.is_none() {
             std::future::pending::<()>().await;
         }
     }

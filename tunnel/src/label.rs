@@ -1,5 +1,5 @@
 //! What our own ends say of a stream when they open a channel for it, in the field "originator IP address" (RFC 4254 7.2): after
-//! the address and a space, `stream=ID received=N limit=N`, and `resumed` where the stream is older than the channel.
+//! the address and a space, `stream=ID leg=N received=N limit=N`, and `resumed` where the stream is older than the channel.
 //!
 //! The field is a string that neither end has another use for, so no round trip is needed to tell it.
 
@@ -29,6 +29,8 @@ impl fmt::Display for StreamId {
 pub struct Label {
     /// Which stream.
     pub id: StreamId,
+    /// How many channels were asked for before: requests on two connections may be seen in another order than they were made in.
+    pub leg: u32,
     /// Where the opening end is.
     pub position: Position,
     /// Whether the other end must know the stream: one that it does not know has been forgotten.
@@ -42,7 +44,8 @@ pub struct NoLabel;
 impl fmt::Display for Label {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Position { received, limit } = self.position;
-        write!(f, "stream={} received={received} limit={limit}", self.id)?;
+        let (id, leg) = (self.id, self.leg);
+        write!(f, "stream={id} leg={leg} received={received} limit={limit}")?;
         match self.resumed {
             true => f.write_str(" resumed"),
             false => Ok(()),
@@ -67,6 +70,7 @@ impl FromStr for Label {
             32 => u128::from_str_radix(id, 16).map_err(|_| NoLabel)?,
             _ => return Err(NoLabel),
         };
+        let leg = value("leg")?.parse().map_err(|_| NoLabel)?;
         let received = value("received")?.parse().map_err(|_| NoLabel)?;
         let limit = value("limit")?.parse().map_err(|_| NoLabel)?;
         let resumed = match (words.next(), words.next()) {
@@ -76,6 +80,7 @@ impl FromStr for Label {
         };
         Ok(Label {
             id: StreamId(id),
+            leg,
             position: Position { received, limit },
             resumed,
         })
@@ -102,8 +107,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_label_survives_the_wire(id in any::<u128>(), received in any::<u64>(), limit in any::<u64>(), resumed in any::<bool>()) {
-            let label = Label { id: StreamId(id), position: Position { received, limit }, resumed };
+        fn a_label_survives_the_wire(id in any::<u128>(), leg in any::<u32>(), received in any::<u64>(), limit in any::<u64>(), resumed in any::<bool>()) {
+            let label = Label { id: StreamId(id), leg, position: Position { received, limit }, resumed };
             let field = join("2001:db8::1", &label);
             prop_assert_eq!(split(&field), ("2001:db8::1", Some(label)));
         }
@@ -121,11 +126,11 @@ mod tests {
             "",
             "127.0.0.1",
             "127.0.0.1 ",
-            "a stream=1 received=0 limit=0",
-            "a stream=00000000000000000000000000000001 received=0",
-            "a stream=00000000000000000000000000000001 received=-1 limit=0",
-            "a stream=00000000000000000000000000000001 received=0 limit=0 more",
-            "a stream=00000000000000000000000000000001 received=0 limit=0 resumed more",
+            "a stream=1 leg=0 received=0 limit=0",
+            "a stream=00000000000000000000000000000001 leg=0 received=0",
+            "a stream=00000000000000000000000000000001 leg=0 received=-1 limit=0",
+            "a stream=00000000000000000000000000000001 leg=0 received=0 limit=0 more",
+            "a stream=00000000000000000000000000000001 leg=0 received=0 limit=0 resumed more",
         ] {
             assert_eq!(split(field).1, None, "{field}");
         }

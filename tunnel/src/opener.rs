@@ -72,6 +72,7 @@ where
         let mut legs = OpenedLegs {
             opener: self,
             id: StreamId::random(),
+            asked: 0,
             first: None,
         };
         let first = tokio::select! {
@@ -93,6 +94,8 @@ where
 struct OpenedLegs<M: Message, C, F> {
     opener: Opener<C, F>,
     id: StreamId,
+    /// Channels asked for.
+    asked: u32,
     first: Option<(Channel<M>, Link)>,
 }
 
@@ -128,8 +131,11 @@ where
             if shared.begin(None).is_err() {
                 return Err(None);
             }
+            let leg = self.asked;
+            self.asked = leg.saturating_add(1);
             let label = Label {
                 id: self.id,
+                leg,
                 position: shared.position(),
                 resumed,
             };

@@ -215,6 +215,7 @@ impl Dialer for Links {
         }
         let failed = |error| DialFailure::Passing(Error::Link(format!("{error}")));
         let tcp = TcpStream::connect(self.address).await.map_err(failed)?;
+        tcp.set_nodelay(true).unwrap();
         self.dialled.fetch_add(1, Ordering::Relaxed);
         let (near, far) = tokio::io::duplex(PIPE);
         let (tcp_read, tcp_write) = tcp.into_split();

@@ -173,8 +173,8 @@ async fn streams_are_opened_while_connections_are_replaced() {
     let session = pod.session_that_wears(wear).await;
     let port = echo().await;
     for _ in 0..600 {
-        let mut stream = session.open(&target(port)).await.unwrap();
-        say(&mut stream, "hello").await;
+        let mut stream = soon(session.open(&target(port))).await.unwrap();
+        soon(say(&mut stream, "hello")).await;
         stream.writer.finish().await.unwrap();
         assert_eq!(soon(stream.reader.read()).await, Ok(None));
         sleep(Duration::from_millis(5)).await;

@@ -243,15 +243,16 @@ async fn ipv6_targets_are_reached() {
 async fn ids_of_other_clients_mean_nothing() {
     let server = Server::start().await;
     let (port, listener) = target().await;
-    let open = async |client: &Client, resumed: bool| {
+    let open = async |client: &Client, leg: u32, resumed: bool| {
         let position = Position {
             received: 0,
             limit: 1 << 20,
         };
-        let label: Label = "stream=00000000000000000000000000000001 received=0 limit=0"
+        let label: Label = "stream=00000000000000000000000000000001 leg=0 received=0 limit=0"
             .parse()
             .unwrap();
         let label = Label {
+            leg,
             position,
             resumed,
             ..label
@@ -264,11 +265,11 @@ async fn ids_of_other_clients_mean_nothing() {
         soon(opening).await
     };
     let mine = server.client().await;
-    let _channel = open(&mine, false).await.unwrap();
+    let _channel = open(&mine, 0, false).await.unwrap();
     let (mut tcp, _) = soon(listener.accept()).await.unwrap();
     let colleague = server.client_with(&server.colleague("colleague")).await;
     for other in [colleague, server.client().await] {
-        match open(&other, true).await.unwrap_err() {
+        match open(&other, 1, true).await.unwrap_err() {
             russh::Error::ChannelOpenFailure(failure) => {
                 assert_eq!(DialError::from_failure(&failure), DialError::Forgotten);
             }
@@ -277,7 +278,7 @@ async fn ids_of_other_clients_mean_nothing() {
     }
     // It may itself, and gets what was sent meanwhile.
     tcp.write_all(b"for me").await.unwrap();
-    let mut channel = open(&mine, true).await.unwrap();
+    let mut channel = open(&mine, 1, true).await.unwrap();
     loop {
         match soon(channel.wait()).await.unwrap() {
             russh::ChannelMsg::Data { data } => break assert_eq!(&data[..], b"for me"),

@@ -190,6 +190,21 @@ impl Ends {
         }
     }
 
+    /// Asks for a channel with what is said of a stream.
+    pub async fn ask(&self, label: Label) -> Result<Channel<client::Msg>, OpenError> {
+        self.ask_for("x", label).await
+    }
+
+    async fn ask_for(&self, host: &str, label: Label) -> Result<Channel<client::Msg>, OpenError> {
+        let from = label::join("127.0.0.1", &label);
+        let opening = self.client.channel_open_direct_tcpip(host, 1, from, 1);
+        match opening.await {
+            Ok(channel) => Ok(channel),
+            Err(russh::Error::ChannelOpenFailure(failure)) => Err(OpenError::Refused(failure)),
+            Err(_) => Err(OpenError::Lost),
+        }
+    }
+
     /// A stream of one channel.
     pub async fn open(&self) -> Stream {
         let channel = self
@@ -210,20 +225,7 @@ pub async fn open(
     let opener = Opener {
         connections: connections.subscribe(),
         open: move |ends: Arc<Ends>, label: Label| {
-            Box::pin(async move {
-                let from = label::join("127.0.0.1", &label);
-                match ends
-                    .client
-                    .channel_open_direct_tcpip(host, 1, from, 1)
-                    .await
-                {
-                    Ok(channel) => Ok(channel),
-                    Err(russh::Error::ChannelOpenFailure(failure)) => {
-                        Err(OpenError::Refused(failure))
-                    }
-                    Err(_) => Err(OpenError::Lost),
-                }
-            }) as Opening<client::Msg>
+            Box::pin(async move { ends.ask_for(host, label).await }) as Opening<client::Msg>
         },
         timeout,
         end: CancellationToken::new(),

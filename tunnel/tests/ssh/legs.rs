@@ -3,13 +3,18 @@
 
 use crate::harness::{Ends, Server, open};
 use crate::plain::echo;
+use russh::ChannelMsg;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tunnel::RESUME_TIMEOUT;
 use tunnel::dial::DialError;
+use tunnel::label::Label;
 use tunnel::stream::{Reset, Stream};
+
+/// What an end that takes 1 MiB says of a stream that it opens.
+const LABEL: &str = "stream=00000000000000000000000000000001 leg=0 received=0 limit=1048576";
 
 const TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -151,4 +156,24 @@ async fn streams_move_off_a_connection_that_is_replaced() {
     legs.close();
     tokio::time::timeout(TIMEOUT, legs.wait()).await.unwrap();
     say(&mut stream, "after").await;
+}
+
+/// A request that was overtaken on the way, by a later one on another connection, does not take the stream away from that.
+#[tokio::test(start_paused = true)]
+async fn a_request_that_comes_late_changes_nothing() {
+    let (server, mut streams) = handing();
+    let (old, new) = (Ends::to(&server).await, Ends::to(&server).await);
+    let label = |leg| Label {
+        leg,
+        ..LABEL.parse().unwrap()
+    };
+    let mut channel = new.ask(label(1)).await.unwrap();
+    let mut far = streams.recv().await.unwrap();
+    old.ask(label(0)).await.unwrap_err();
+    far.writer.write("hello".into()).await.unwrap();
+    loop {
+        if let ChannelMsg::Data { data } = channel.wait().await.unwrap() {
+            break assert_eq!(&data[..], b"hello");
+        }
+    }
 }
