@@ -255,9 +255,9 @@ async fn a_port_the_app_has_taken_makes_the_name_fail() {
     network.greeting(THING1, port).await;
 }
 
-/// O9: a target that cannot be reached is a reset, never an empty answer.
+/// Never an empty answer.
 #[tokio::test]
-async fn an_unreachable_target_is_a_reset() {
+async fn o9_an_unreachable_target_is_a_reset() {
     let (pod, port) = (Fake::new(), Port::free());
     pod.service(THING1, "198.18.0.1", &[port.number]);
     pod.fail(&format!("{THING1}."), port.number, DialError::Refused);

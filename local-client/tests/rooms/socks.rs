@@ -87,9 +87,8 @@ async fn names_and_addresses_are_the_pods() {
     }
 }
 
-/// O9: the reason is told apart.
 #[tokio::test]
-async fn failures_are_told_apart() {
+async fn o9_failures_are_told_apart() {
     let pod = Fake::new();
     let (server, _guard) = start(&pod).await;
     for (error, expected) in [

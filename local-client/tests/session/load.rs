@@ -87,9 +87,9 @@ async fn others_are_left_alone(session: &Supervised, echo: u16, rounds: usize) {
     }
 }
 
-/// O11: readers that stop, in either direction and on either kind of channel, stop their own streams and nothing else.
+/// Readers that stop, in either direction and on either kind of channel, stop their own streams and nothing else.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn stopped_readers_leave_everything_else_alone() {
+async fn o11_stopped_readers_leave_everything_else_alone() {
     let pod = Pod::start().await;
     let session = pod.session().await;
     let (echo, firehose) = (echo().await, firehose().await);
@@ -158,9 +158,9 @@ async fn echoes_on_1_4_and_16_streams_do_not_block_each_other() {
     }
 }
 
-/// O8: after the end of one direction, 64 MiB follow in the other.
+/// After the end of one direction, 64 MiB follow in the other.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn bulk_follows_the_end_of_the_other_direction() {
+async fn o8_bulk_follows_the_end_of_the_other_direction() {
     let pod = Pod::start().await;
     let session = pod.session().await;
     let answers = serves(async |mut tcp: TcpStream| {
@@ -193,9 +193,9 @@ async fn bulk_follows_the_end_of_the_other_direction() {
     assert_eq!(soon(counts.recv()).await, Some(64 * MIB));
 }
 
-/// O13: a thousand streams at once, and twenty thousand short ones: what they took is given back.
+/// A thousand streams at once, and twenty thousand short ones: what they took is given back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_streams_leave_nothing_behind() {
+async fn o13_many_streams_leave_nothing_behind() {
     let pod = Pod::start().await;
     let session = Arc::new(pod.session().await);
     let echo = echo().await;
@@ -236,9 +236,9 @@ async fn many_streams_leave_nothing_behind() {
     settles("memory", memory + 48 * MIB, resident).await;
 }
 
-/// O10: what is slow or silent holds up nobody else, and ends by its own timeout.
+/// What is slow or silent holds up nobody else, and ends by its own timeout.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn slow_targets_stay_local() {
+async fn o10_slow_targets_stay_local() {
     let pod = Pod::start().await;
     let session = Arc::new(pod.session().await);
     let echo = echo().await;

@@ -217,9 +217,8 @@ async fn a_port_in_use_is_refused_with_its_reason() {
     assert!(matches!(reasons[2], RefusalReason::Other(_)), "{reasons:?}");
 }
 
-/// I6: many callers at once, none of them lost.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_callers_at_once_are_all_served() {
+async fn i6_many_callers_at_once_are_all_served() {
     const CALLERS: usize = 400;
     let server = Server::start().await;
     let mut client = server.client().await;

@@ -47,9 +47,9 @@ async fn a_target_that_speaks_first_is_heard() {
     greeting.abort();
 }
 
-/// O8: each direction ends on its own, and what follows the end of the other arrives.
+/// Each direction ends on its own, and what follows the end of the other arrives.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_direction_ends_on_its_own() {
+async fn o8_each_direction_ends_on_its_own() {
     const AFTER: usize = 16 << 20;
     let server = Server::start().await;
     let client = server.client().await;
@@ -89,9 +89,8 @@ async fn each_direction_ends_on_its_own() {
     assert_eq!(reading.await.unwrap(), AFTER);
 }
 
-/// O9: the reason of a refusal is told apart.
 #[tokio::test]
-async fn refusals_are_told_apart() {
+async fn o9_refusals_are_told_apart() {
     let server = Server::start().await;
     let client = server.client().await;
     let refused = client.open("127.0.0.1", free_port().await).await;
@@ -105,9 +104,9 @@ async fn refusals_are_told_apart() {
     assert_eq!(unroutable.unwrap_err(), DialError::Unreachable);
 }
 
-/// O10: a target that never answers costs nobody else anything, and is given up.
+/// A target that never answers costs nobody else anything, and is given up.
 #[tokio::test]
-async fn a_silent_target_delays_nobody_else() {
+async fn o10_a_silent_target_delays_nobody_else() {
     let server = Server::start().await;
     let client = server.client().await;
     // A listener whose queue is full answers no more.
@@ -133,9 +132,9 @@ async fn a_silent_target_delays_nobody_else() {
     assert!(started.elapsed() < SOON);
 }
 
-/// O18: the server's own listeners are no targets, by whatever address.
+/// The server's own listeners are no targets, by whatever address.
 #[tokio::test]
-async fn own_listeners_are_refused() {
+async fn o18_own_listeners_are_refused() {
     let server = Server::start().await;
     let client = server.client().await;
     let claimed = client.claim("", 0).await.unwrap();
