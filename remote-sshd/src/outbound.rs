@@ -70,14 +70,14 @@ async fn dial(connection: &Connection, host: &str, port: u32) -> Result<TcpStrea
     let port = u16::try_from(port).map_err(|_| DialError::Other)?;
     let dialling = async {
         let addresses = lookup::addresses(connection.files(), host).await?;
-        let foreign: Vec<_> = addresses
+        let (own, foreign): (Vec<_>, Vec<_>) = addresses
             .into_iter()
-            .filter(|address| !connection.is_own(SocketAddr::new(*address, port)))
-            .collect();
-        if foreign.is_empty() {
-            return Err(DialError::Loop);
+            .partition(|address| connection.is_own(SocketAddr::new(*address, port)));
+        match dial::connect(foreign, port).await {
+            // Whatever the name's other addresses met with: ours is the one that would have answered.
+            Err(_) if !own.is_empty() => Err(DialError::Loop),
+            outcome => outcome,
         }
-        dial::connect(foreign, port).await
     };
     timeout(DIAL_TIMEOUT, dialling)
         .await

@@ -143,6 +143,7 @@ async fn o18_own_listeners_are_refused() {
             "127.0.0.1",
             "localhost",
             "alias.example",
+            "both.example",
             "0.0.0.0",
             "::ffff:127.0.0.1",
         ] {

@@ -78,7 +78,7 @@ impl Server {
         std::fs::write(&files.resolv_conf, resolv_conf).unwrap();
         std::fs::write(
             &files.hosts,
-            "127.0.0.1 localhost\n127.0.0.1 alias.example\n",
+            "127.0.0.1 localhost\n127.0.0.1 alias.example\n127.0.0.1 both.example\n::1 both.example\n",
         )
         .unwrap();
         let (host_key, key) = (key("host"), key("me@laptop"));
