@@ -7,6 +7,7 @@ use tests::client::Client;
 use tests::command::eventually;
 use tests::namespace::Namespace;
 use tests::outcome::Outcome;
+use tests::programs::{WEB, run, start};
 use tests::shell::Shell;
 
 const SERVICE: &str = "http://yourcode-service:8080";
@@ -129,5 +130,45 @@ fn i5_the_code_restarts() -> Outcome {
         ensure!(page == "2", "{page}");
         Ok(())
     })?;
+    Ok(())
+}
+
+#[test]
+fn i6_200_requests_at_once_on_connections_that_are_kept() -> Outcome {
+    let namespace = namespace()?;
+    let client = Client::start(&namespace, &["--expose", "8080"])?;
+    let _app = start(&client, WEB, &["serve", "8080", "8081"])?;
+    namespace.answers(SERVICE, "/ 1")?;
+    // The first requests are answered once all of them are there; four more follow on each connection.
+    let answers = run(
+        &Caller::new(&namespace),
+        WEB,
+        &["call", "many", "yourcode-service", "8080"],
+    )?;
+    assert_eq!(answers, "1000");
+    Ok(())
+}
+
+#[test]
+fn i6_an_upgraded_connection_http2_and_an_upload_of_100_mb() -> Outcome {
+    let namespace = namespace()?;
+    let client = Client::start(&namespace, &["--expose", "8080", "--expose", "8081"])?;
+    let _app = start(&client, WEB, &["serve", "8080", "8081"])?;
+    namespace.answers(SERVICE, "/ 1")?;
+    let caller = Caller::new(&namespace);
+    let upgraded = ["call", "upgraded", "yourcode-service", "8080"];
+    assert_eq!(run(&caller, WEB, &upgraded)?, "101\nwelcome\nintact");
+
+    let address = namespace.target_address()?;
+    let http2 = caller.sh(&format!(
+        "curl -sS --max-time 30 --http2-prior-knowledge -w '%{{http_version}}' http://{address}:8081"
+    ))?;
+    assert_eq!(http2, "stream 1\n2");
+
+    let sums = caller.sh(&format!(
+        "head -c 100000000 /dev/urandom >/tmp/upload; curl -sS --fail --max-time 60 -T /tmp/upload {SERVICE}/; echo; sha256sum </tmp/upload"
+    ))?;
+    let (arrived, sent) = sums.split_once('\n').context("two sums")?;
+    assert_eq!(Some(arrived), sent.split(' ').next());
     Ok(())
 }

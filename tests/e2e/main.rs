@@ -1,6 +1,8 @@
 //! The scenarios, on a real cluster, with the programs that users have. The ids at the beginning of a test's name say which promises
 //! it shows (`tests::scenarios`).
 
+mod bulk;
+mod crowds;
 mod differences;
 mod environment;
 mod incoming;
@@ -8,5 +10,6 @@ mod link;
 mod manual;
 mod names;
 mod outgoing;
+mod refusals;
 mod security;
 mod start;

@@ -6,11 +6,14 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::thread;
 use tests::app;
+use tests::app::App;
 use tests::caller::Caller;
+use tests::client::Client;
 use tests::command::{eventually, run, run_with_input};
 use tests::manifests::{HARD_TARGET, pod, service_for};
 use tests::namespace::Namespace;
 use tests::outcome::Outcome;
+use tests::programs::{self, STREAMS, python, serve_streams};
 use tests::shell::Shell;
 use tests::ssh::Ssh;
 
@@ -197,5 +200,31 @@ fn m2_one_sentence_instead_of_a_shell() -> Outcome {
             "{sentence}"
         );
     }
+    Ok(())
+}
+
+/// Each waits for the other one before its bulk begins, and has as much of it.
+#[test]
+fn m3_bulk_through_openssh_and_through_a_session_at_once() -> Outcome {
+    let namespace = Namespace::new()?.with_target()?;
+    serve_streams(&namespace, "bulk", 9000)?;
+    let client = Client::start(&namespace, &[])?;
+    let app = App::idle(&client)?;
+    let ssh = Ssh::new(&namespace)?;
+    let (_ssh, address) = ssh.listen("-L", ":bulk:9000", &[])?;
+    let port = address.port().to_string();
+    let get = |host, port| ["get", host, port, "get-together", "128"];
+    let by_hand = python(STREAMS, &get("127.0.0.1", &port));
+    let mut by_hand = app::elsewhere(&namespace.cluster, "host", &by_hand);
+    let got = thread::scope(|scope| {
+        let by_hand = scope.spawn(|| run(&mut by_hand));
+        let by_session = programs::run(&app, STREAMS, &get("bulk", "9000"));
+        by_hand.join().map(|by_hand| [by_hand, by_session])
+    });
+    for got in got.map_err(|_| "it panicked")? {
+        assert_eq!(got?.trim_end(), "134217728 bytes, intact");
+    }
+    let log = client.logs()?;
+    assert!(!log.contains("connected again"), "{log}");
     Ok(())
 }

@@ -32,6 +32,31 @@ pub const CLAIMED: &[Scenario] = &[
         "A server that speaks first is heard, on the first connection of a session",
     ),
     (
+        "O8",
+        "Each direction of a connection ends on its own, and any amount may follow in the other",
+    ),
+    (
+        "O9",
+        "What cannot be reached is an error at once, never an empty answer, and the log tells why",
+    ),
+    ("O10", "A target that does not answer holds up nothing else"),
+    (
+        "O11",
+        "A reader that stops holds up nothing else, and memory stays bounded",
+    ),
+    (
+        "O12",
+        "A gibibyte through one connection arrives byte for byte, while another stays interactive",
+    ),
+    (
+        "O13",
+        "A thousand connections at once, and thousands of short ones, leave nothing behind",
+    ),
+    (
+        "O18",
+        "The tunnel's own listeners are refused as targets, so that no connection goes in circles",
+    ),
+    (
         "D1",
         "DNS answers are those of the pod, down to NXDOMAIN and NODATA",
     ),
@@ -56,6 +81,10 @@ pub const CLAIMED: &[Scenario] = &[
         "The code may listen on 127.0.0.1, on ::1 or on all addresses; while it does not listen, callers are reset",
     ),
     ("I5", "The code may start after the client, and start anew"),
+    (
+        "I6",
+        "200 requests at once, kept and upgraded connections, HTTP/2 and large bodies reach the code",
+    ),
     (
         "E1",
         "The environment is the pod's, byte for byte; what a file cannot carry is left out and named",
@@ -104,6 +133,10 @@ pub const CLAIMED: &[Scenario] = &[
     (
         "M2",
         "ssh without a command is told in a sentence what this is",
+    ),
+    (
+        "M3",
+        "OpenSSH works beside a running session on the same pod",
     ),
     (
         "W1",

@@ -16,4 +16,5 @@ mod lifecycle;
 mod login;
 mod nameserver;
 mod openssh;
+mod openssh_load;
 mod program;

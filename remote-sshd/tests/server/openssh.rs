@@ -15,13 +15,13 @@ const SENTENCE: &str =
     "This is a telepresence proxy: it forwards ports (ssh -N -L, -R, -D, -W) and has no shell.\n";
 
 /// A server, and the files by which OpenSSH's client knows it.
-struct OpenSsh {
-    server: Server,
+pub struct OpenSsh {
+    pub server: Server,
     dir: TempDir,
 }
 
 impl OpenSsh {
-    async fn start() -> OpenSsh {
+    pub async fn start() -> OpenSsh {
         let server = Server::start().await;
         let dir = tempfile::tempdir().unwrap();
         let known = format!(
@@ -80,7 +80,7 @@ impl OpenSsh {
     }
 
     /// A client that forwards and stays.
-    async fn forwarding(&self, arguments: &[&str]) -> Child {
+    pub async fn forwarding(&self, arguments: &[&str]) -> Child {
         let mut ssh = self.program("ssh");
         ssh.args(["-N", "-o", "ExitOnForwardFailure=yes"])
             .args(arguments)
@@ -93,7 +93,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-async fn connect(port: u16) -> TcpStream {
+pub async fn connect(port: u16) -> TcpStream {
     soon(async {
         loop {
             match TcpStream::connect(("127.0.0.1", port)).await {

@@ -1,0 +1,134 @@
+//! What cannot be reached, and what must not be: an error at once, and the reason in the log.
+
+use anyhow::{Result, ensure};
+use tests::app::App;
+use tests::caller::Caller;
+use tests::client::Client;
+use tests::command::{eventually, told};
+use tests::manifests::service_for;
+use tests::namespace::Namespace;
+use tests::outcome::Outcome;
+use tests::shell::Shell;
+
+/// A Service whose one endpoint has an address that is nobody's: no route leads there.
+const UNREACHABLE: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: unreachable}
+spec: {clusterIP: None, ports: [{port: 80}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: unreachable, labels: {kubernetes.io/service-name: unreachable}}
+addressType: IPv4
+endpoints: [{addresses: [255.255.255.255]}]
+ports: [{port: 80}]
+";
+
+/// The code of the proxy's refusal (RFC 1928 6), by SOCKS5.
+fn refusal(app: &App, url: &str) -> Result<String> {
+    /// Of curl's exit codes, CURLE_PROXY.
+    const REFUSED: i32 = 97;
+    let curl = format!("curl -sS --max-time 30 --socks5-hostname 127.0.0.1:1080 {url}");
+    let output = app.try_sh(&curl)?;
+    ensure!(
+        output.status.code() == Some(REFUSED),
+        "{url}: {}",
+        told(&output)
+    );
+    ensure!(output.stdout.is_empty(), "{url}: {}", told(&output));
+    let said = String::from_utf8_lossy(&output.stderr);
+    let code = said.trim_end().rsplit_once('(').map(|(_, code)| code);
+    Ok(code.unwrap_or(&said).trim_end_matches(')').to_owned())
+}
+
+/// Waits until so many of the log's lines have all the words.
+fn logged(client: &Client, count: usize, words: &[&str]) -> Result<()> {
+    eventually(&format!("{words:?} in the log"), || {
+        let log = client.logs()?;
+        let has_all = |line: &&str| words.iter().all(|word| line.contains(word));
+        ensure!(log.lines().filter(has_all).count() >= count, "{log}");
+        Ok(())
+    })
+}
+
+#[test]
+fn o9_what_cannot_be_reached_is_an_error_at_once_and_the_log_tells_why() -> Outcome {
+    let namespace = Namespace::new()?.with_things()?.with_target()?;
+    // Nothing listens behind the first.
+    namespace.apply(&(service_for("refusing", 80, "thing1", 81) + UNREACHABLE))?;
+    let client = Client::of(&namespace)
+        .docker(&["-e", "RUST_LOG=debug"])
+        .start(&[])?;
+    let (app, caller) = (App::idle(&client)?, Caller::new(&namespace));
+    for (name, in_the_pod, here, code, reason) in [
+        (
+            "refusing",
+            "ConnectionRefusedError",
+            "ConnectionResetError",
+            "5",
+            "connection refused",
+        ),
+        (
+            "unreachable",
+            "OSError",
+            "ConnectionResetError",
+            "3",
+            "host or network unreachable",
+        ),
+        ("nowhere", "gaierror", "gaierror", "4", "unknown name"),
+    ] {
+        let name = format!("{name}.{}.svc.cluster.local", namespace.name);
+        eventually(&format!("{in_the_pod} in the cluster"), || {
+            let end = caller.connection(&name, 80)?;
+            ensure!(end == in_the_pod, "{name}: {end}");
+            Ok(())
+        })?;
+        for _ in 0..2 {
+            // The reset may be so quick that the connection is never seen to stand.
+            let end = app.connection(&name, 80)?;
+            assert!(end.ends_with(here), "{name}: {end}");
+            assert_eq!(refusal(&app, &format!("http://{name}"))?, code, "{name}");
+        }
+        // The first time loudly, as RUST_LOG wants it the second time; by the name's address and by SOCKS. A name that is not there
+        // has no address.
+        let ways = if here == "gaierror" { 1 } else { 2 };
+        logged(&client, ways, &["warn: ", &name, reason])?;
+        logged(&client, ways, &["debug: ", &name, reason])?;
+    }
+    Ok(())
+}
+
+#[test]
+fn o18_the_tunnels_own_listeners_are_no_targets() -> Outcome {
+    let namespace = Namespace::new()?.with_things()?.with_target()?;
+    let client = Client::start(&namespace, &["--expose", "8080"])?;
+    let app = App::httpd(&client, "8080", "local code")?;
+    let service = "http://yourcode-service:8080";
+    namespace.answers(service, "local code")?;
+    let requests = || -> Result<usize> { Ok(app.log()?.matches("\"GET ").count()) };
+    let before = requests()?;
+
+    let address = namespace.target_address()?;
+    for host in ["127.0.0.1", "localhost", "0.0.0.0", &address] {
+        // The proxy itself listens on 127.0.0.1 alone.
+        let ports = if host == address {
+            &["8080"][..]
+        } else {
+            &["8080", "8022"]
+        };
+        for port in ports {
+            let target = format!("{host}:{port}");
+            assert_eq!(refusal(&app, &format!("http://{target}"))?, "2", "{target}");
+            logged(&client, 1, &[&target, "the tunnel's own listener"])?;
+        }
+    }
+    assert_eq!(requests()?, before, "a connection came back");
+    let through_socks = "curl -sS --fail --max-time 10 --socks5-hostname 127.0.0.1:1080";
+    assert_eq!(
+        app.sh(&format!("{through_socks} http://thing1:7001"))?,
+        "thing1"
+    );
+    namespace.answers(service, "local code")?;
+    Ok(())
+}

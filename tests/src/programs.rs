@@ -1,0 +1,65 @@
+//! Small programs in Python for both ends of connections; what they can do is told in their own files. They run in the image of the
+//! user's code.
+
+use crate::app::{App, IMAGE};
+use crate::caller::Caller;
+use crate::client::Client;
+use crate::command::{eventually, output, told};
+use crate::manifests::service_for;
+use crate::namespace::Namespace;
+use crate::shell::Shell;
+use anyhow::{Result, ensure};
+
+/// TCP as it is: bulk, pings, ends of directions, crowds.
+pub const STREAMS: &str = include_str!("../programs/streams.py");
+/// HTTP of many kinds.
+pub const WEB: &str = include_str!("../programs/web.py");
+
+/// The command line of a program.
+pub fn python<'a>(program: &'a str, words: &[&'a str]) -> Vec<&'a str> {
+    [&["python3", "-u", "-c", program], words].concat()
+}
+
+/// Starts a pod that runs `STREAMS` as a server, with a Service of its name, and waits until that leads to it.
+pub fn serve_streams(namespace: &Namespace, name: &str, port: u16) -> Result<()> {
+    // Not in the command line, which would be shown with every failure.
+    let program = serde_json::json!({ "streams.py": STREAMS });
+    let pod = format!(
+        "apiVersion: v1
+kind: ConfigMap
+metadata: {{name: {name}}}
+data: {program}
+---
+apiVersion: v1
+kind: Pod
+metadata: {{name: {name}, labels: {{name: {name}}}}}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+  - name: {name}
+    image: {IMAGE}
+    command: [python3, /programs/streams.py, serve, '{port}']
+    volumeMounts: [{{name: programs, mountPath: /programs}}]
+  volumes: [{{name: programs, configMap: {{name: {name}}}}}]
+"
+    );
+    namespace.apply(&(service_for(name, port, name, port) + &pod))?;
+    namespace.ready(&format!("pod/{name}"))?;
+    let pod = format!("pod/{name}");
+    let pod = Caller::of(namespace, &pod, name);
+    let words = ["get", name, &port.to_string(), "get", "0"];
+    eventually("the Service", || run(&pod, STREAMS, &words)).map(drop)
+}
+
+/// Runs a program to its good end, and returns what it prints, without the last line's end.
+pub fn run(place: &impl Shell, program: &str, words: &[&str]) -> Result<String> {
+    let output = output(place.exec().args(python(program, words)))?;
+    ensure!(output.status.success(), "{words:?}: {}", told(&output));
+    let text = String::from_utf8_lossy(&output.stdout);
+    Ok(text.trim_end_matches('\n').to_owned())
+}
+
+/// A program that runs in a container of its own, in the client's network.
+pub fn start(client: &Client, program: &str, words: &[&str]) -> Result<App> {
+    App::start(client, &python(program, words))
+}
