@@ -32,8 +32,8 @@ cluster-up: ## the test cluster with its cloud, to try things out by hand
 cluster-down: ## removes the cluster, and stops the Docker engine if it was started here
 	@tests/cluster/down
 
-bench: ## the benchmarks, with a real cluster
-	@tests/cluster/with cargo run --quiet -p tests --bin bench
+bench: ## beside OpenSSH and kubectl port-forward, with a real cluster: docs/benchmarks.md
+	@tests/cluster/with tests/bench/run
 
 clean: cluster-down ## removes target/ and everything that was cached
 	@cargo clean

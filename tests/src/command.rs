@@ -14,9 +14,20 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(90);
 /// Between two looks at what is waited for.
 const PAUSE: Duration = Duration::from_millis(50);
+/// The same, where a look costs next to nothing.
+const SHORT_PAUSE: Duration = Duration::from_millis(2);
 
 /// Tries until it succeeds; after [`PATIENCE`], the last error is the answer.
-pub fn eventually<T>(what: &str, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
+pub fn eventually<T>(what: &str, attempt: impl FnMut() -> Result<T>) -> Result<T> {
+    every(PAUSE, what, attempt)
+}
+
+/// The same, with little time between the attempts: for what is timed, by attempts that cost next to nothing.
+pub fn promptly<T>(what: &str, attempt: impl FnMut() -> Result<T>) -> Result<T> {
+    every(SHORT_PAUSE, what, attempt)
+}
+
+fn every<T>(pause: Duration, what: &str, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         match attempt() {
@@ -24,7 +35,7 @@ pub fn eventually<T>(what: &str, mut attempt: impl FnMut() -> Result<T>) -> Resu
             Err(error) if Instant::now() >= deadline => {
                 return Err(error.context(format!("waited {} s for {what}", PATIENCE.as_secs())));
             }
-            Err(_) => thread::sleep(PAUSE),
+            Err(_) => thread::sleep(pause),
         }
     }
 }
@@ -88,6 +99,11 @@ impl Background {
         Ok(Background { child, line, log })
     }
 
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// All that it has said so far, errors among it.
     pub fn said(&self) -> Result<String> {
         let mut text = vec![0; usize::try_from(self.log.metadata()?.len())?];
@@ -97,7 +113,7 @@ impl Background {
 
     /// Waits for a line that `found` makes something of, while the program runs.
     pub fn wait_for<T>(&mut self, what: &str, found: impl Fn(&str) -> Option<T>) -> Result<T> {
-        eventually(what, || {
+        promptly(what, || {
             let ended = self.child.try_wait()?;
             let said = self.said()?;
             match (said.lines().find_map(&found), ended) {

@@ -15,18 +15,23 @@ pub const PORT: u16 = 8022;
 pub struct PortForward {
     /// The port on this side.
     pub port: u16,
-    _process: Background,
+    process: Background,
 }
 
 impl PortForward {
     /// Forwards a free port of `address` to the target's `port`.
     pub fn start(namespace: &Namespace, address: &str, port: u16) -> Result<PortForward> {
+        PortForward::to(namespace, "deploy/yourcode-deployment", address, port)
+    }
+
+    /// Forwards a free port of `address` to the `port` of any pod or workload.
+    pub fn to(namespace: &Namespace, pod: &str, address: &str, port: u16) -> Result<PortForward> {
         let mut command = namespace.program("kubectl");
         command.args([
             "port-forward",
             "--address",
             address,
-            "deploy/yourcode-deployment",
+            pod,
             &format!(":{port}"),
         ]);
         let mut process = Background::start(&mut command)?;
@@ -34,10 +39,12 @@ impl PortForward {
             let (local, _) = line.strip_prefix("Forwarding from ")?.split_once(" -> ")?;
             local.rsplit_once(':')?.1.parse().ok()
         })?;
-        Ok(PortForward {
-            port,
-            _process: process,
-        })
+        Ok(PortForward { port, process })
+    }
+
+    /// The id of kubectl's process.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
     }
 }
 

@@ -1,0 +1,57 @@
+//! `make bench`: the same load over different ways to the same pod, the ways taking turns, in one run. `docs/benchmarks.md` says what
+//! is measured, and how.
+
+mod figures;
+mod lab;
+mod processes;
+mod starts;
+mod table;
+mod ways;
+
+use anyhow::Result;
+use figures::{Figures, Round};
+use lab::Lab;
+use tests::cluster::Cluster;
+use ways::Kind;
+
+/// Rounds of the load that count; one more before them does not.
+const ROUNDS: usize = 5;
+/// The same of starts.
+const STARTS: usize = 3;
+
+fn main() -> Result<()> {
+    let lab = Lab::new(Cluster::at_hand()?)?;
+    let mut all = rounds("start", STARTS, |way| starts::measure(&lab, Kind::ALL[way]))?;
+    let alone = figures::alone(&lab)?;
+    eprintln!("the load alone: {alone:.2?}");
+    let ways = Kind::ALL
+        .iter()
+        .map(|kind| kind.start(&lab))
+        .collect::<Result<Vec<_>>>()?;
+    all.extend(rounds("load", ROUNDS, |way| figures::measure(&ways[way]))?);
+    table::print(&alone, &all)?;
+    table::print_processes(&ways, &all)
+}
+
+/// Has the ways take turns, another one being the first each time, and returns what `measure` says of each, without the first round.
+/// All of it is shown as it comes: medians hide what was rare.
+fn rounds(
+    what: &str,
+    count: usize,
+    measure: impl Fn(usize) -> Result<Figures>,
+) -> Result<Vec<Round>> {
+    let mut rounds = vec![];
+    for number in 0..=count {
+        let mut round = Kind::ALL.map(|_| Figures::new());
+        for turn in 0..round.len() {
+            let way = (number + turn) % round.len();
+            round[way] = measure(way)?;
+            let name = Kind::ALL[way].name();
+            eprintln!("{what} {number} of {count}, {name}: {:.2?}", round[way]);
+        }
+        if number > 0 {
+            rounds.push(round);
+        }
+    }
+    Ok(rounds)
+}

@@ -1,0 +1,154 @@
+//! The ways to the load's pod that are compared.
+
+use crate::lab::{LOAD, Lab, PORT, SSHD, SSHD_PORT, load};
+use crate::processes::Process;
+use crate::starts;
+use anyhow::{Context, Result};
+use std::any::Any;
+use std::fs;
+use std::net::TcpListener;
+use std::process::Command;
+use tests::app::App;
+use tests::client::Client;
+use tests::command::Background;
+use tests::shell::Shell;
+use tests::ssh::PortForward;
+
+/// A kind of way. (The client's own port-forward without the SSH in it, which is the most that this project can reach, would be one more.)
+#[derive(Clone, Copy)]
+pub enum Kind {
+    PortForward,
+    OpenSsh,
+    Project,
+}
+
+impl Kind {
+    /// All kinds, in the order of the table's columns.
+    pub const ALL: [Kind; 3] = [Kind::PortForward, Kind::OpenSsh, Kind::Project];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::PortForward => "kubectl port-forward",
+            Kind::OpenSsh => "OpenSSH through it",
+            Kind::Project => "this project",
+        }
+    }
+
+    /// Opens a way of this kind.
+    pub fn start(self, lab: &Lab) -> Result<Way<'_>> {
+        match self {
+            Kind::PortForward => port_forward(lab),
+            Kind::OpenSsh => open_ssh(lab),
+            Kind::Project => project(lab),
+        }
+    }
+}
+
+/// A way that stands, until it is dropped.
+pub struct Way<'a> {
+    pub kind: Kind,
+    /// All that run for it alone, at both ends.
+    pub processes: Vec<Process>,
+    /// Makes the command that has the load do what the word says.
+    pub load: Box<dyn Fn(&str) -> Command + 'a>,
+    /// What ends the way when it is dropped.
+    _open: Box<dyn Any>,
+}
+
+/// The load on this machine, where a way begins at a port.
+fn from_here(lab: &Lab, port: u16, what: &str) -> Command {
+    lab.load_in("host", &[what, "127.0.0.1", &port.to_string()])
+}
+
+fn port_forward(lab: &Lab) -> Result<Way<'_>> {
+    let forward = forward(lab, LOAD, PORT)?;
+    let port = forward.port;
+    Ok(Way {
+        kind: Kind::PortForward,
+        processes: vec![Process::of(forward.pid())?],
+        load: Box::new(move |what| from_here(lab, port, what)),
+        _open: Box::new(forward),
+    })
+}
+
+fn open_ssh(lab: &Lab) -> Result<Way<'_>> {
+    let ssh = OpenSsh::start(lab)?;
+    let port = ssh.port;
+    // Its server has a process for each connection, and for a while one more: by the time of an answer, what is there stays.
+    starts::first_byte(port)?;
+    let mut processes = vec![
+        Process::of(ssh.forward.pid())?,
+        Process::of(ssh.client.pid())?,
+    ];
+    processes.extend(Process::of_pod(lab, SSHD)?);
+    Ok(Way {
+        kind: Kind::OpenSsh,
+        processes,
+        load: Box::new(move |what| from_here(lab, port, what)),
+        _open: Box::new(ssh),
+    })
+}
+
+fn project(lab: &Lab) -> Result<Way<'_>> {
+    let client = Client::start(&lab.namespace, &[])?;
+    let app = App::idle(&client)?;
+    let mut processes = vec![Process::of_container(&lab.namespace.cluster, &client.name)?];
+    let pod = lab.namespace.target_pod()?;
+    let pod = pod.pointer("/metadata/name").and_then(|name| name.as_str());
+    processes.extend(Process::of_pod(lab, pod.context("a pod has a name")?)?);
+    Ok(Way {
+        kind: Kind::Project,
+        processes,
+        load: Box::new(move |what| {
+            let mut command = app.exec();
+            command.args(load(&[what, LOAD, &PORT.to_string()]));
+            command
+        }),
+        _open: Box::new(client),
+    })
+}
+
+/// `kubectl port-forward` to a pod.
+pub fn forward(lab: &Lab, pod: &str, port: u16) -> Result<PortForward> {
+    PortForward::to(&lab.namespace, &format!("pod/{pod}"), "127.0.0.1", port)
+}
+
+/// OpenSSH's client and server with a port of this machine that leads to the load, through `kubectl port-forward`.
+pub struct OpenSsh {
+    /// Not known to listen yet.
+    pub port: u16,
+    client: Background,
+    forward: PortForward,
+}
+
+impl OpenSsh {
+    pub fn start(lab: &Lab) -> Result<OpenSsh> {
+        let forward = forward(lab, SSHD, SSHD_PORT)?;
+        let known_hosts = lab.key.file.with_extension("hosts");
+        fs::write(
+            &known_hosts,
+            format!("[127.0.0.1]:{} {}\n", forward.port, lab.host_key),
+        )?;
+        // OpenSSH does not choose a free one by itself.
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let mut ssh = Command::new("ssh");
+        ssh.args(["-F", "none", "-N", "-p", &forward.port.to_string()]);
+        ssh.args(["-L", &format!("127.0.0.1:{port}:{LOAD}:{PORT}")]);
+        for option in [
+            "BatchMode=yes",
+            "ExitOnForwardFailure=yes",
+            "IdentitiesOnly=yes",
+            "StrictHostKeyChecking=yes",
+            &format!("UserKnownHostsFile={}", known_hosts.display()),
+        ] {
+            ssh.args(["-o", option]);
+        }
+        ssh.arg("-i").arg(&lab.key.file).arg("tunnel@127.0.0.1");
+        let client = Background::start(&mut ssh)?;
+        Ok(OpenSsh {
+            port,
+            client,
+            forward,
+        })
+    }
+}
