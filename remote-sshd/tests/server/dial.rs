@@ -280,9 +280,8 @@ async fn ids_of_other_clients_mean_nothing() {
     tcp.write_all(b"for me").await.unwrap();
     let mut channel = open(&mine, 1, true).await.unwrap();
     loop {
-        match soon(channel.wait()).await.unwrap() {
-            russh::ChannelMsg::Data { data } => break assert_eq!(&data[..], b"for me"),
-            _ => {}
+        if let russh::ChannelMsg::Data { data } = soon(channel.wait()).await.unwrap() {
+            break assert_eq!(&data[..], b"for me");
         }
     }
 }
