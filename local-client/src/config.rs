@@ -318,6 +318,21 @@ mod tests {
     }
 
     #[test]
+    fn every_option_has_a_twin_in_the_environment() {
+        let command = Cli::command();
+        let own =
+            |argument: &&clap::Arg| !["help", "version"].contains(&argument.get_id().as_str());
+        let mut count = 0;
+        for argument in command.get_arguments().filter(own) {
+            let name = argument.get_env().and_then(|name| name.to_str());
+            let twin = argument.get_id().as_str().to_uppercase();
+            assert_eq!(name, Some(format!("TELEPRESENCE_{twin}").as_str()));
+            count += 1;
+        }
+        assert!(count >= 13, "{count}");
+    }
+
+    #[test]
     fn the_readme_line_is_understood() {
         let cli = Cli::try_parse_from([
             "x",
