@@ -108,7 +108,7 @@ class Way:
                 connection.sendall(bytes(64))
                 exactly(connection, 64)
                 times.append((time.monotonic() - start) * 1000)
-        return statistics.median(times), statistics.quantiles(times, n=100)[98], max(times)
+        return statistics.median(times), statistics.quantiles(times, n=100, method="inclusive")[98], max(times)
 
     def pings_among_bulk(self):
         """Pings while one stream runs up and one down, and how much these move meanwhile."""
