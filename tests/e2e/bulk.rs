@@ -56,7 +56,7 @@ fn o12_a_gibibyte_is_intact_and_pings_pass_it() -> Outcome {
     let app = App::idle(&client)?;
     let said = run(&app, STREAMS, &["get_and_ping", "bulk", "9000", "1024"])?;
     let (bulk, pings) = said.split_once("; ").context("two results")?;
-    assert_eq!(bulk, intact(1024));
+    assert_eq!(bulk, intact(1024), "{said}");
     let number = |nth| -> Result<usize> {
         let mut numbers = pings.split(' ').filter_map(|word| word.parse().ok());
         numbers.nth(nth).with_context(|| pings.to_owned())
