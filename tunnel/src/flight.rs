@@ -11,7 +11,7 @@ use tokio::time::Instant;
 /// Until something was measured, in bytes.
 const INITIAL: u64 = 256 << 10;
 /// Never less than this, in bytes: a few packets, so that the report of their arrival finds more under way.
-const LEAST: u64 = 128 << 10;
+const LEAST: u64 = 256 << 10;
 /// Added to what the path holds, in bytes: what has arrived and is not reported yet.
 const UNREPORTED: u64 = 2 * REPORT;
 /// Above what was measured, to find out whether the path carries more.
@@ -20,13 +20,15 @@ const GAIN: f64 = 1.25;
 const STARTUP_GAIN: f64 = 2.5;
 /// The begin is over after this many rounds in which the rate did not grow by a quarter.
 const STARTUP_ROUNDS: u32 = 3;
+/// How many bytes lie between two of which the time of sending is kept.
+const MARK: u64 = 16 << 10;
 /// Rounds whose fastest is taken for the rate of the path.
 const ROUNDS: usize = 8;
 /// A round takes two round trips, or this if that is more.
 const ROUND: Duration = Duration::from_millis(20);
 
-/// The receiving end reports arrivals whenever this many bytes have come, ...
-pub(crate) const REPORT: u64 = 32 << 10;
+/// The receiving end reports arrivals whenever this many bytes have come (each report is a packet on the whole way back), ...
+pub(crate) const REPORT: u64 = 128 << 10;
 /// ... or at least this many and none since [`REPORT_DELAY`]. Fewer are not worth it: reports themselves arrive.
 pub(crate) const REPORT_LEAST: u64 = 2 << 10;
 /// See [`REPORT_LEAST`].
@@ -81,7 +83,7 @@ impl Flight {
             .marks
             .back()
             .map_or(self.arrived, |(offset, _)| *offset);
-        if self.window.is_some() && self.sent - last >= REPORT / 2 {
+        if self.window.is_some() && self.sent - last >= MARK {
             self.marks.push_back((self.sent, now));
         }
     }
