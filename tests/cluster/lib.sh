@@ -10,7 +10,7 @@ CACHE=${TELEPRESENCE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/local-telepresence}
 RUN=$CACHE/run        # of the cluster at hand: its HOME, kubeconfig and kubectl
 export TELEPRESENCE_CACHE=$CACHE
 
-CLUSTER=telepresence
+CLUSTER=telepresence-test   # not the one that deploy/kind.yaml makes for users
 NODE=$CLUSTER-control-plane
 CLUSTER_RANGE=198.18.0.0/15   # pods, Services and cloud: set aside for tests by RFC 2544, so never anybody's own network
 

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use std::process::Command;
 
 /// kind's node, in which the pods' processes are seen.
-const NODE: &str = "telepresence-control-plane";
+const NODE: &str = "telepresence-test-control-plane";
 
 /// What a process has. Both ends are one process each.
 #[derive(Debug, Clone, Copy)]
