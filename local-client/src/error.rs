@@ -14,13 +14,13 @@ pub enum Error {
     /// The workload, the pod or the container named does not exist or cannot be used.
     #[error("{0}")]
     Target(String),
-    /// The pod is not going to run.
+    /// The pod does not run.
     #[error("{0}")]
     Unhealthy(String),
     /// The two ends do not accept each other.
     #[error("{0}")]
     Authentication(String),
-    /// The link was lost, and will not be made again.
+    /// There is no link to the pod.
     #[error("{0}")]
     Link(String),
     /// Something on this side: a port, a file, a permission.

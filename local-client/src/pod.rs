@@ -62,7 +62,9 @@ pub enum DnsError {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ListenError {
     /// Another client has it.
-    #[error("port {port} of the pod is held by {holder}")]
+    #[error(
+        "port {port} of the pod is held by {holder}: end that client, or expose another REMOTE port"
+    )]
     Held {
         /// The port.
         port: u16,

@@ -32,7 +32,7 @@ const SOCKS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHO
 /// For everything to end once it was told to; what has not by then is cut off.
 const END_TIMEOUT: Duration = Duration::from_millis(700);
 
-/// Runs until SIGTERM or SIGINT; a second one ends it at once.
+/// Runs until SIGTERM, SIGINT, or SIGHUP of a terminal that is closed; a second one ends it at once.
 ///
 /// # Errors
 /// What ends the client before; the message is for people.
@@ -121,7 +121,8 @@ async fn start(
     let bound = |what: &'static str| {
         move |error| {
             Error::Local(format!(
-                "the port of {what} is taken in this network namespace: {error}"
+                "the port of {what} is taken in this container's network, which is for the client alone: have the other container \
+                 join it, not the client join the other's ({error})"
             ))
         }
     };
@@ -201,8 +202,8 @@ async fn start(
     })
 }
 
-/// SIGTERM and SIGINT.
-struct Signals([Signal; 2]);
+/// What asks for the end.
+struct Signals([Signal; 3]);
 
 impl Signals {
     fn new() -> Result<Signals, Error> {
@@ -212,10 +213,11 @@ impl Signals {
         Ok(Signals([
             on(SignalKind::terminate())?,
             on(SignalKind::interrupt())?,
+            on(SignalKind::hangup())?,
         ]))
     }
 
-    /// The next of either. Cancel-safe.
+    /// The next of any. Cancel-safe.
     async fn next(&mut self) {
         poll_fn(|context| {
             let any = self

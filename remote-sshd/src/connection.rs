@@ -6,7 +6,7 @@ use crate::pod::PodFiles;
 use crate::server::Server;
 use crate::{dns, facts, outbound};
 use russh::server::{ChannelOpenHandle, Handle, Msg};
-use russh::{Channel, ChannelId};
+use russh::{Channel, ChannelId, Sig};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, Span, debug, debug_span, info};
 use tunnel::acceptor::Offer;
-use tunnel::arrivals::{self, End, Farewell};
+use tunnel::arrivals::{self, Farewell};
 use tunnel::claims::{Refusal, Report};
 use tunnel::gate::Gate;
 use tunnel::ident::Peer;
@@ -239,12 +239,24 @@ impl Connection {
     pub(crate) fn subsystem(self: &Arc<Self>, name: &str, channel: Channel<Msg>) -> bool {
         let connection = self.clone();
         if name == arrivals::SUBSYSTEM {
+            let id = channel.id();
+            self.spawn(arrivals::run(
+                channel,
+                self.link.clone(),
+                Farewell::default(),
+            ));
             self.spawn(async move {
-                let Link { gate, left, .. } = connection.link.clone();
-                let end = arrivals::run(channel, gate, Farewell::default()).await;
-                if end == End::Left {
-                    left.cancel();
-                }
+                connection.server.ending().await;
+                let nothing = String::new;
+                let signal = connection.handle.exit_signal_request(
+                    id,
+                    Sig::TERM,
+                    false,
+                    nothing(),
+                    nothing(),
+                );
+                // An error means that the connection has ended.
+                let _ = signal.await;
             });
             return true;
         }

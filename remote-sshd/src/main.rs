@@ -80,6 +80,7 @@ async fn serve(cli: &Cli) -> anyhow::Result<ExitCode> {
     let registrar = Registrar::bind(cli.port, keyring.clone(), public.clone()).context(
         "cannot listen for `authorize`: another process of the pod has the name of our socket",
     )?;
+    // Read by clients that may not exec.
     info!("host key {public}");
     info!("listening on 127.0.0.1:{}", cli.port);
 

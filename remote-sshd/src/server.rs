@@ -42,6 +42,8 @@ pub struct Server {
     budget: Arc<Budget>,
     /// Streams under way, of all connections.
     streams: TaskTracker,
+    /// Clients of ours are to look for another server.
+    ending: CancellationToken,
     /// Clients are to leave.
     leave: CancellationToken,
     /// Streams that are left are to end.
@@ -94,6 +96,11 @@ impl Server {
         &self.end
     }
 
+    /// Waits for the moment when clients of ours are to look for another server.
+    pub(crate) async fn ending(&self) {
+        self.ending.cancelled().await;
+    }
+
     /// Waits for the moment when clients are to leave.
     pub(crate) async fn leaving(&self) {
         self.leave.cancelled().await;
@@ -139,6 +146,7 @@ pub async fn run(
         clients: Clients::default(),
         budget: Budget::of_this_process(),
         streams: TaskTracker::new(),
+        ending: CancellationToken::new(),
         leave: CancellationToken::new(),
         end: CancellationToken::new(),
     });
@@ -176,10 +184,11 @@ async fn accept(listener: &TcpListener, server: &Arc<Server>, connections: &Task
     }
 }
 
-/// Lets streams finish, then sends the clients away. New connections from within the pod are still opened meanwhile: what
-/// is to be finished may need them.
+/// Tells the clients, lets streams finish, then sends the clients away. New connections from within the pod are still opened
+/// meanwhile: what is to be finished may need them.
 async fn end(server: &Server, connections: &TaskTracker) {
     server.claims.end().await;
+    server.ending.cancel();
     server.streams.close();
     info!(
         streams = server.streams.len(),

@@ -12,6 +12,9 @@ use tests::shell::Shell;
 const SERVICE: &str = "http://yourcode-service:8080";
 const EXPOSE: [&str; 2] = ["--expose", "8080"];
 
+/// Holds a connection to thing1, in the background; prints the process id.
+const HOLD: &str = "python3 -c 'import socket; socket.create_connection((\"thing1\", 7001)).recv(1)' </dev/null >/dev/null 2>&1 & echo $!";
+
 /// The client ends within a second; the rest is Docker's own time.
 const END: Duration = Duration::from_secs(2);
 
@@ -38,8 +41,14 @@ fn l1_the_pod_is_deleted_and_replaced() -> Outcome {
     let (app, pod) = at_work(&namespace, &client)?;
     let started = app.started_at()?;
 
-    namespace.kubectl(&format!("delete pod {pod}"))?;
+    let held = app.sh(HOLD)?;
+    namespace.kubectl(&format!("delete pod {pod} --wait=false"))?;
     works(&namespace, &app)?;
+    let state = app.sh(&format!("kill -0 {held} && echo held"))?;
+    assert_eq!(
+        state, "held",
+        "the old pod's connection was cut off, or waited for"
+    );
     client.healthy(true)?;
     assert_ne!(name_of_pod(&namespace)?, pod);
     assert_eq!(app.started_at()?, started, "the code was touched");

@@ -1,26 +1,18 @@
 //! The subsystem "arrivals" between our own ends: each tells the other how much of its transport has arrived, which bounds what is
-//! under way ([`crate::flight`]). As it lives as long as the connection is wanted, its orderly end says that the client leaves for good.
+//! under way ([`crate::flight`]). As it lives as long as the connection is wanted, it also says who does not come back: the client by
+//! its orderly end, the server by an exit signal (RFC 4254 6.10), after which its streams may finish.
 //!
 //! A report is the number of bytes of ciphertext received so far (8 bytes, big endian): absolute, so that one may stand for many.
 
 use crate::gate::Gate;
 use crate::leg::Message;
+use crate::link::Link;
 use bytes::{Buf, Bytes, BytesMut};
 use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Error};
-use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 /// The subsystem's name.
 pub const SUBSYSTEM: &str = "arrivals";
-
-/// How the other end ended it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
-    /// It leaves and does not come back.
-    Left,
-    /// The connection was lost, or given up for another one.
-    Lost,
-}
 
 /// Has the end of the subsystem said by the one who leaves.
 #[derive(Debug, Clone, Default)]
@@ -37,20 +29,19 @@ impl Farewell {
     }
 }
 
-/// Reports, and takes reports, until the channel ends, or farewell was said.
-pub async fn run<M: Message>(channel: Channel<M>, gate: Arc<Gate>, farewell: Farewell) -> End {
+/// Reports, and takes reports, on the connection of `link`, until the channel ends, or farewell was said.
+pub async fn run<M: Message>(channel: Channel<M>, link: Link, farewell: Farewell) {
     let _said = farewell.said.drop_guard();
     let (mut reads, writes) = channel.split();
     tokio::select! {
         biased;
-        end = hear(&mut reads, &gate) => end,
+        () = hear(&mut reads, &link) => {}
         () = farewell.wanted.cancelled() => {
             // An error means that the connection has ended.
             let _ = writes.eof().await;
-            End::Lost
         }
-        _ = tell(&writes, &gate) => End::Lost,
-        () = gate.ended() => End::Lost,
+        _ = tell(&writes, &link.gate) => {}
+        () = link.gate.ended() => {}
     }
 }
 
@@ -64,17 +55,18 @@ async fn tell<M: Message>(writes: &ChannelWriteHalf<M>, gate: &Gate) -> Result<(
     }
 }
 
-async fn hear(reads: &mut ChannelReadHalf, gate: &Gate) -> End {
+async fn hear(reads: &mut ChannelReadHalf, link: &Link) {
     let mut buffer = BytesMut::new();
     loop {
         match reads.wait().await {
             Some(ChannelMsg::Data { data }) => {
                 if let Some(total) = latest(&mut buffer, &data) {
-                    gate.arrived(total);
+                    link.gate.arrived(total);
                 }
             }
-            Some(ChannelMsg::Eof) => return End::Left,
-            Some(ChannelMsg::Close) | None => return End::Lost,
+            Some(ChannelMsg::ExitSignal { .. }) => link.left.cancel(),
+            Some(ChannelMsg::Eof) => return link.left.cancel(),
+            Some(ChannelMsg::Close) | None => return,
             Some(_) => {}
         }
     }

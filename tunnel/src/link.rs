@@ -24,7 +24,7 @@ pub struct Link {
     /// Whether this end sends CHANNEL_CLOSE first: the client, always, as the side that does keeps memory for the channel until
     /// its connection ends.
     pub closes_first: bool,
-    /// The other end has said that it will not come back: its streams are not waited for.
+    /// The other end has said that it will not come back: its streams end with the connection.
     pub left: CancellationToken,
     /// The legs of streams that are carried here.
     pub legs: TaskTracker,

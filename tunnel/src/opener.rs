@@ -195,10 +195,12 @@ where
     }
 
     async fn better(&mut self, link: &Link) {
+        // What another one leads to does not know the streams of an end that leaves: they may finish where they are.
         let other = |connection: &Option<Arc<C>>| {
             connection
                 .as_ref()
                 .is_some_and(|connection| !connection.link().is(link))
+                && !link.left.is_cancelled()
         };
         if self.opener.connections.wait_for(other).await.is_err() {
             // There will not be any.

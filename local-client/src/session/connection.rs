@@ -138,7 +138,7 @@ impl Connection {
         let dns = dns.ok_or_else(|| lost("DNS"))?;
         let arrivals = arrivals.ok_or_else(|| lost("reports of arrivals"))?;
         let farewell = Farewell::default();
-        tracker.spawn(arrivals::run(arrivals, gate, farewell.clone()));
+        tracker.spawn(arrivals::run(arrivals, link.clone(), farewell.clone()));
         let connection = Connection {
             handle,
             dns: Dns::new(channel::stream(dns, &link), &tracker, &ended),
@@ -245,11 +245,24 @@ impl Connection {
         self.close().await;
     }
 
-    /// Ends the connection once its streams are carried by another one.
+    /// Waits until the other end says that it is about to end, and serves no more callers.
+    pub async fn left(&self) {
+        self.link.left.cancelled().await;
+    }
+
+    /// Ends the connection once its streams are carried by another one, or have ended where the other end is about to.
     pub async fn retire(&self) {
         self.link.legs.close();
-        // What does not move is taken up again like after a lost link.
-        let _ = timeout(RETIRE_TIMEOUT, self.link.legs.wait()).await;
+        let moved = self.link.legs.wait();
+        if self.link.left.is_cancelled() {
+            tokio::select! {
+                () = moved => {}
+                _ = self.ended() => {}
+            }
+        } else {
+            // What does not move is taken up again like after a lost link.
+            let _ = timeout(RETIRE_TIMEOUT, moved).await;
+        }
         self.close().await;
     }
 
@@ -282,8 +295,8 @@ fn passing(message: String) -> DialFailure {
 fn handshake_failure(peer: &str, error: &russh::Error) -> DialFailure {
     match error {
         russh::Error::UnknownKey => DialFailure::Fatal(Error::Authentication(format!(
-            "{peer} showed another host key than the one the API server gave: something else listens there, or the pod was \
-             restarted at this moment"
+            "{peer} showed another host key than expected: --host-key is not this pod's, --connect leads elsewhere, or the pod was \
+             restarted at this moment; then start the client again"
         ))),
         error => passing(format!("the SSH handshake with {peer} failed: {error}")),
     }
@@ -301,7 +314,7 @@ fn version(peer: &str, gate: &Gate) -> Result<Peer, DialFailure> {
              both sides"
         )))),
         Peer::Plain => Err(DialFailure::Fatal(Error::Target(format!(
-            "{peer} runs another SSH server, not telepresence-remote"
+            "{peer} runs another SSH server, not telepresence-remote: does TELEPRESENCE_SSH_PORT, or --connect, lead there?"
         )))),
     }
 }

@@ -39,6 +39,8 @@ use tunnel::stream::Stream;
 
 /// For a round trip through the tunnel when somebody asks for the health.
 const PING_TIMEOUT: Duration = Duration::from_secs(3);
+/// For the first connection: a node may have to be started for the pod.
+const START_TIMEOUT: Duration = Duration::from_mins(5);
 /// For the pod to dial, which has a shorter timeout of its own.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -62,7 +64,7 @@ impl Session {
     /// the log whenever the reason changes. Connections are replaced when they are as worn as `wear` says.
     ///
     /// # Errors
-    /// What waiting would not help.
+    /// What waiting would not help, or has not helped for five minutes.
     pub async fn start(
         dialer: Arc<dyn Dialer>,
         key: PrivateKey,
@@ -76,7 +78,7 @@ impl Session {
             ports: Ports::default(),
             acceptor: Acceptor::new(budget.clone(), streams.clone(), end.clone()),
         };
-        let mut backoff = Backoff::new();
+        let (mut backoff, begin) = (Backoff::new(), Instant::now());
         let mut told = String::new();
         loop {
             match connect(dialer.as_ref(), &client).await {
@@ -96,6 +98,10 @@ impl Session {
                     });
                 }
                 Err(DialFailure::Fatal(error)) => return Err(error),
+                Err(DialFailure::Passing(error)) if begin.elapsed() >= START_TIMEOUT => {
+                    tracing::info!("waited {} s", START_TIMEOUT.as_secs());
+                    return Err(error);
+                }
                 Err(DialFailure::Passing(error)) => {
                     let text = error.to_string();
                     if text != told {
@@ -121,7 +127,6 @@ impl Session {
             let cause = tokio::select! {
                 cause = connection.ended() => cause,
                 next = self.replacement(&connection) => {
-                    tracing::debug!("the connection is replaced by a new one");
                     self.connection.send_replace(Some(Arc::new(next)));
                     let until = shutdown.clone();
                     self.streams.spawn(async move {
@@ -170,13 +175,25 @@ impl Session {
         }
     }
 
-    /// Waits until `worn` has carried what it may, and makes the connection that takes its place.
+    /// Waits until `worn` has carried what it may, or its pod is about to end, and makes the connection that takes its place.
     async fn replacement(&self, worn: &Connection) -> Connection {
-        rotation::due(worn, self.wear).await;
+        let ending = tokio::select! {
+            () = rotation::due(worn, self.wear) => false,
+            () = worn.left() => true,
+        };
+        if ending {
+            tracing::info!("{} is ending", worn.peer);
+        }
         let mut backoff = Backoff::new();
         loop {
             match connect(self.dialer.as_ref(), &self.client).await {
-                Ok((connection, _)) => return connection,
+                Ok((connection, _)) => {
+                    match ending {
+                        true => tracing::info!("connected again, to {}", connection.peer),
+                        false => tracing::debug!("the connection is replaced by a new one"),
+                    }
+                    return connection;
+                }
                 // The old one still works.
                 Err(DialFailure::Fatal(error) | DialFailure::Passing(error)) => {
                     tracing::debug!(%error, "the connection cannot be replaced");
@@ -246,14 +263,25 @@ impl Pod for Session {
     }
 
     async fn listen(&self, port: u16) -> Result<Incoming, ListenError> {
-        let connection = self.current().ok_or(ListenError::LinkDown)?;
-        // Before the claim: a caller may come with the confirmation.
-        let incoming = self.client.ports.add(port);
-        if let Err(error) = connection.listen(port).await {
-            self.client.ports.remove(port);
-            return Err(error);
+        let mut connections = self.connection.subscribe();
+        loop {
+            let connection = match connections.wait_for(Option::is_some).await {
+                Ok(connection) => connection.clone(),
+                Err(_) => None,
+            };
+            let connection = connection.ok_or(ListenError::LinkDown)?;
+            // Before the claim: a caller may come with the confirmation.
+            let incoming = self.client.ports.add(port);
+            match connection.listen(port).await {
+                Ok(()) => return Ok(Incoming(incoming)),
+                Err(error) => {
+                    self.client.ports.remove(port);
+                    if error != ListenError::LinkDown || connections.changed().await.is_err() {
+                        return Err(error);
+                    }
+                }
+            }
         }
-        Ok(Incoming(incoming))
     }
 
     fn facts(&self) -> Arc<Facts> {

@@ -69,6 +69,8 @@ pub struct Pod {
     /// ... or cut.
     cut: watch::Sender<u64>,
     dialled: Arc<AtomicU64>,
+    /// How long streams may finish when the server is told to end.
+    drain: Duration,
     shutdown: CancellationToken,
     ended: TaskTracker,
     _files: TempDir,
@@ -76,6 +78,11 @@ pub struct Pod {
 
 impl Pod {
     pub async fn start() -> Pod {
+        Pod::start_that_drains(Duration::ZERO).await
+    }
+
+    /// A server that lets streams finish for so long when it ends.
+    pub async fn start_that_drains(drain: Duration) -> Pod {
         let files = tempfile::tempdir().unwrap();
         let (key, host_key) = (key(), key());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -86,6 +93,7 @@ impl Pod {
             frozen: watch::Sender::new(0),
             cut: watch::Sender::new(0),
             dialled: Arc::default(),
+            drain,
             shutdown: CancellationToken::new(),
             ended: TaskTracker::new(),
             key,
@@ -108,6 +116,19 @@ impl Pod {
         self.run(TcpListener::bind(self.address).await.unwrap());
     }
 
+    /// Another process takes callers and clients from now on, while this one ends as a pod does: its streams may finish.
+    pub async fn replace(&mut self) {
+        self.shutdown.cancel();
+        self.shutdown = CancellationToken::new();
+        let listener = loop {
+            match TcpListener::bind(self.address).await {
+                Ok(listener) => break listener,
+                Err(_) => tokio::time::sleep(Duration::from_millis(1)).await,
+            }
+        };
+        self.run(listener);
+    }
+
     fn run(&mut self, listener: TcpListener) {
         let parts = Parts {
             host_key: self.host_private_key.clone(),
@@ -119,7 +140,7 @@ impl Pod {
             },
             environment: vec![],
             limits: Limits {
-                drain: Duration::ZERO,
+                drain: self.drain,
                 ..Limits::default()
             },
         };
@@ -234,6 +255,16 @@ impl Dialer for Links {
             peer: "the pod".into(),
             declared_environment: None,
         })
+    }
+}
+
+/// No way to any pod.
+pub struct Nowhere(pub Error);
+
+#[async_trait]
+impl Dialer for Nowhere {
+    async fn dial(&self, _: &PublicKey) -> Result<Transport, DialFailure> {
+        Err(DialFailure::Passing(self.0.clone()))
     }
 }
 

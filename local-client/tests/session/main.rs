@@ -12,6 +12,7 @@ use local_client::error::Error;
 use local_client::pod::{Pod as _, Target};
 use local_client::session::Session;
 use local_client::session::rotation::Wear;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -132,4 +133,19 @@ async fn what_may_pass_is_waited_for_at_the_start() {
     ))
     .await
     .unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_does_not_pass_at_the_start_ends_the_wait_with_its_own_error() {
+    let nowhere = harness::Nowhere(Error::Unhealthy("never".into()));
+    let begin = tokio::time::Instant::now();
+    let start = Session::start(Arc::new(nowhere), key(), Wear::default());
+    let error = start.await.err().unwrap();
+    assert!(matches!(error, Error::Unhealthy(_)), "{error}");
+    let waited = begin.elapsed();
+    // No attempt is later than the longest pause after the limit.
+    assert!(
+        (Duration::from_mins(5)..Duration::from_secs(310)).contains(&waited),
+        "{waited:?}"
+    );
 }

@@ -276,6 +276,8 @@ async fn streams_are_reset_when_the_pod_is_another_one() {
     let port = echo().await;
     let mut stream = session.open(&target(port)).await.unwrap();
     say(&mut stream, "before").await;
+    // Without a goodbye, as after kill -9.
+    pod.freeze();
     pod.restart().await;
     pod.cut();
     assert_eq!(soon(stream.reader.read()).await, Err(Reset));
@@ -305,4 +307,44 @@ async fn a_session_that_leaves_takes_its_streams_with_it() {
         "still here"
     );
     others.writer.finish().await.unwrap();
+}
+
+/// A pod that is replaced in order: its streams finish where they are, everything new is the next one's at once.
+#[tokio::test]
+async fn streams_of_a_pod_that_ends_may_finish_while_the_next_one_serves() {
+    let mut pod = Pod::start_that_drains(ALL).await;
+    let session = pod.session().await;
+    let (echo, port) = (echo().await, free_port().await);
+    let mut incoming = session.listen(port).await.unwrap();
+    let mut stream = session.open(&target(echo)).await.unwrap();
+    say(&mut stream, "before").await;
+    let before = pod.connections();
+
+    pod.replace().await;
+    let call = async {
+        loop {
+            if let Ok(caller) = TcpStream::connect(("127.0.0.1", port)).await {
+                return caller;
+            }
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let mut caller = soon(call).await;
+    let mut called = soon(incoming.0.recv())
+        .await
+        .unwrap()
+        .accept()
+        .await
+        .unwrap();
+    called.writer.write("called".into()).await.unwrap();
+    let mut word = [0; 6];
+    soon(caller.read_exact(&mut word)).await.unwrap();
+    assert_eq!(&word, b"called");
+    assert_eq!(pod.connections(), before + 1);
+    let mut new = session.open(&target(echo)).await.unwrap();
+    say(&mut new, "new").await;
+
+    say(&mut stream, "after").await;
+    stream.writer.finish().await.unwrap();
+    assert!(soon(stream.reader.read()).await.unwrap().is_none());
 }

@@ -201,7 +201,7 @@ async fn a_client_that_leaves_resets_a_target_that_does_not_read() {
     let farewell = Farewell::default();
     tokio::spawn(arrivals::run(
         channel,
-        client.gate.clone(),
+        client.link.clone(),
         farewell.clone(),
     ));
     let (mut stream, tcp) = connected(&client).await;

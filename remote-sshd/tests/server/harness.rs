@@ -148,7 +148,7 @@ pub fn variable(key: &[u8], value: &[u8]) -> Variable {
 pub struct Client {
     pub handle: Arc<Handle<Callbacks>>,
     pub gate: Arc<Gate>,
-    link: Link,
+    pub link: Link,
     budget: Arc<Budget>,
     pub callers: mpsc::UnboundedReceiver<Caller>,
     /// Whether callers are refused.
