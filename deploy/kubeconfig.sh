@@ -14,11 +14,13 @@ kubectl -n "$namespace" create serviceaccount "$account" --dry-run=client -o yam
 kubectl -n "$namespace" apply -f "$here/rbac.yaml" >&2
 token=$(kubectl -n "$namespace" create token "$account" --duration "${2:-8h}")
 
-# The cluster as this context has it, certificates embedded; everything else is left behind.
+# The cluster as this context has it, certificates embedded; everything else is left behind. The context keeps its name, by which the
+# client knows kind's and minikube's.
+context=$(kubectl config current-context)
 cluster=$(kubectl config view --minify --flatten --raw -o 'jsonpath={.clusters[0].cluster}')
 cat <<JSON
-{"apiVersion": "v1", "kind": "Config", "current-context": "$account",
- "clusters": [{"name": "$account", "cluster": $cluster}],
+{"apiVersion": "v1", "kind": "Config", "current-context": "$context",
+ "clusters": [{"name": "$context", "cluster": $cluster}],
  "users": [{"name": "$account", "user": {"token": "$token"}}],
- "contexts": [{"name": "$account", "context": {"cluster": "$account", "user": "$account", "namespace": "$namespace"}}]}
+ "contexts": [{"name": "$context", "context": {"cluster": "$context", "user": "$account", "namespace": "$namespace"}}]}
 JSON

@@ -91,15 +91,10 @@ pub struct Options {
     pub connect: Option<Address>,
 
     /// A private key in OpenSSH format that the pod accepts already (default: a fresh one, authorized through the API server).
-    #[arg(
-        long,
-        value_name = "FILE",
-        env = "TELEPRESENCE_IDENTITY",
-        requires = "host_key"
-    )]
+    #[arg(long, value_name = "FILE", env = "TELEPRESENCE_IDENTITY")]
     pub identity: Option<PathBuf>,
 
-    /// The pod's host key as `authorize` prints it, such as "ssh-ed25519 AAAA...".
+    /// The pod's host key as `authorize` prints it, such as "ssh-ed25519 AAAA..." (default: as the API server says).
     #[arg(
         long,
         value_name = "KEY",
@@ -385,7 +380,7 @@ mod tests {
             &["--uid", "me"],
             &["--intercept", "magic"],
             &["--connect", ":8022"],
-            &["--identity", "f"],
+            &["--host-key", "ssh-ed25519 AAAA"],
         ] {
             let args = ["x"].iter().chain(args).chain(&["name"]);
             assert!(

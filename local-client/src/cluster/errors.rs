@@ -57,13 +57,14 @@ pub(super) fn explain(error: &kube::Error, right: Right, account: &Account) -> D
              or have expired; renew them on the host, or make a kubeconfig with deploy/kubeconfig.sh"
         ))),
         403 => {
-            let without_exec = match right.resource {
-                "pods/exec" => ", or use --identity and --host-key, which need no pods/exec",
+            let without = match right.resource {
+                "pods/exec" => ", or use --identity, which needs no pods/exec",
+                "pods/log" => ", or use --host-key, which needs no pods/log",
                 _ => "",
             };
             DialFailure::Fatal(Error::Api(format!(
                 "user \"{user}\" (context \"{context}\") may not {right} in namespace \"{namespace}\" ({message}): have the \
-                 Role of deploy/rbac.yaml granted in that namespace{without_exec}"
+                 Role of deploy/rbac.yaml granted in that namespace{without}"
             )))
         }
         404 => DialFailure::Passing(Error::Target(format!("cannot {right}: {message}"))),

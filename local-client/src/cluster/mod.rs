@@ -9,6 +9,7 @@ mod credentials;
 mod errors;
 mod find;
 mod forward;
+mod host_key;
 mod original;
 mod server;
 mod status;

@@ -7,6 +7,7 @@ use super::connect::connect;
 use super::credentials::Source;
 use super::find::find;
 use super::forward::forward;
+use super::host_key::host_key;
 use super::original::Original;
 use super::{DialFailure, Dialer, Io, Transport};
 use crate::config::{Address, Options, Workload};
@@ -24,7 +25,9 @@ pub(super) struct ThroughApi {
     container: Option<String>,
     /// Instead of a port-forward through the API server.
     connect: Option<Address>,
-    /// Given with a key that the pod accepts already: then there is nothing to register.
+    /// The pod accepts the key already: then there is nothing to register.
+    is_authorized: bool,
+    /// Instead of what the API server says.
     host_key: Option<PublicKey>,
     /// Warnings that were given already: one that stays is not repeated with each connection.
     warned: Mutex<BTreeSet<String>>,
@@ -51,6 +54,7 @@ impl ThroughApi {
             target,
             container: options.container.clone(),
             connect: options.connect.clone(),
+            is_authorized: options.identity.is_some(),
             host_key,
             warned: Mutex::default(),
         })
@@ -75,6 +79,7 @@ impl Dialer for ThroughApi {
         self.warn_once(std::mem::take(&mut found.warnings));
         let host_key = match &self.host_key {
             Some(host_key) => host_key.clone(),
+            None if self.is_authorized => host_key(&api, &found).await?,
             None => authorize(&api, &found, key).await?,
         };
         let stream: Box<dyn Io> = match &self.connect {
