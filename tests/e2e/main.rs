@@ -3,11 +3,13 @@
 
 mod bulk;
 mod crowds;
+mod deploy;
 mod differences;
 mod environment;
 mod incoming;
 mod link;
 mod manual;
+mod mistakes;
 mod names;
 mod outgoing;
 mod refusals;

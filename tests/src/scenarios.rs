@@ -7,6 +7,18 @@ pub type Scenario = (&'static str, &'static str);
 pub const CLAIMED: &[Scenario] = &[
     ("S1", "The command lines of the README work as printed"),
     (
+        "S2",
+        "A target that does not exist, is not ours or does not run is one clear error, or is waited for with the reason",
+    ),
+    (
+        "S3",
+        "A kubeconfig that does not work in a container is one clear error with the remedy",
+    ),
+    (
+        "S5",
+        "The rights that deploy/ grants are enough, and no more",
+    ),
+    (
         "S6",
         "Ready means ready: the first connection after it succeeds",
     ),
