@@ -1,10 +1,12 @@
 //! The link's life, and its end.
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
 use std::time::{Duration, Instant};
 use tests::app::App;
 use tests::client::Client;
 use tests::command::eventually;
+use tests::manifests;
 use tests::namespace::Namespace;
 use tests::outcome::Outcome;
 use tests::shell::Shell;
@@ -98,23 +100,16 @@ fn ended_in_order(client: &Client, told: Instant) {
     );
 }
 
-/// After a client has ended, the code still runs, and a second client gets all that the first one had. Returns its log.
-fn nothing_is_left(namespace: &Namespace, (app, pod): (App, String)) -> Outcome<String> {
+/// After a client has ended, the code still runs, and a second client gets all that the first one had, the port among it: had it been held,
+/// the second one would have said so after two seconds.
+fn nothing_is_left(namespace: &Namespace, (app, pod): (App, String)) -> Outcome {
     assert_eq!(app.sh("echo still there")?, "still there");
     drop(app);
     let next = Client::start(namespace, &EXPOSE)?;
     let (_app, pod_now) = at_work(namespace, &next)?;
     assert_eq!(pod_now, pod, "the pod was replaced");
-    Ok(next.logs()?)
-}
-
-/// The same, with the ports free at once.
-fn nothing_is_held(namespace: &Namespace, work: (App, String)) -> Outcome {
-    let log = nothing_is_left(namespace, work)?;
-    assert!(
-        !log.contains("held by"),
-        "the port was not free at once: {log}"
-    );
+    let log = next.logs()?;
+    assert!(!log.contains("held by"), "the port was not free: {log}");
     Ok(())
 }
 
@@ -127,28 +122,58 @@ fn l8_docker_stop() -> Outcome {
     client.docker(&["stop"])?;
     ended_in_order(&client, asked);
     assert_eq!(client.exit_code()?, Some(0));
-    nothing_is_held(&namespace, work)
+    nothing_is_left(&namespace, work)
 }
 
-/// The port may be held for another second: for so long the node keeps a port-forward open whose client has gone without a word.
+/// The port may be held for another second, but no longer: for so long the node keeps a port-forward open whose client has gone without
+/// a word.
 #[test]
 fn l8_docker_kill() -> Outcome {
     let namespace = Namespace::new()?.with_things()?.with_target()?;
     let client = Client::start(&namespace, &EXPOSE)?;
     let work = at_work(&namespace, &client)?;
     client.docker(&["kill"])?;
-    nothing_is_left(&namespace, work)?;
+    nothing_is_left(&namespace, work)
+}
+
+#[test]
+fn l8_docker_stop_while_it_waits_for_the_pod() -> Outcome {
+    let namespace = Namespace::new()?;
+    namespace.apply(&manifests::target()?.replace("replicas: 1", "replicas: 0"))?;
+    let client = Client::of(&namespace).launch(&EXPOSE)?;
+    eventually("the wait", || {
+        let log = client.logs()?;
+        ensure!(
+            log.contains("waiting: ") && log.contains("scaled to 0"),
+            "{log}"
+        );
+        Ok(())
+    })?;
+    let asked = Instant::now();
+    client.docker(&["stop"])?;
+    ended_in_order(&client, asked);
+    assert_eq!(client.exit_code()?, Some(0));
     Ok(())
 }
 
 #[test]
 fn l8_ctrl_c() -> Outcome {
+    ends_in_the_foreground_by(Signal::SIGINT)
+}
+
+#[test]
+fn l8_the_terminal_is_closed() -> Outcome {
+    ends_in_the_foreground_by(Signal::SIGHUP)
+}
+
+/// `docker run` gets the signal and passes it on.
+fn ends_in_the_foreground_by(signal: Signal) -> Outcome {
     let namespace = Namespace::new()?.with_things()?.with_target()?;
     let (client, mut terminal) = Client::of(&namespace).foreground(&EXPOSE)?;
     let work = at_work(&namespace, &client)?;
-    let pressed = Instant::now();
-    let status = terminal.interrupt()?;
-    ended_in_order(&client, pressed);
+    let asked = Instant::now();
+    let status = terminal.end(signal)?;
+    ended_in_order(&client, asked);
     assert!(status.success(), "{status}");
-    nothing_is_held(&namespace, work)
+    nothing_is_left(&namespace, work)
 }

@@ -124,10 +124,10 @@ impl Background {
         })?
     }
 
-    /// Presses Ctrl-C and waits for the end.
-    pub fn interrupt(&mut self) -> Result<ExitStatus> {
+    /// Ends it by a signal, and waits for that: SIGINT is Ctrl-C, SIGHUP a terminal that is closed.
+    pub fn end(&mut self, signal: Signal) -> Result<ExitStatus> {
         if self.child.try_wait()?.is_none() {
-            kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGINT)?;
+            kill(Pid::from_raw(self.child.id().cast_signed()), signal)?;
         }
         eventually("its end", || {
             self.child.try_wait()?.context("it still runs")
@@ -142,7 +142,7 @@ impl Background {
 
 impl Drop for Background {
     fn drop(&mut self) {
-        if self.interrupt().is_err() {
+        if self.end(Signal::SIGINT).is_err() {
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
