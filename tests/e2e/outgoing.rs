@@ -1,6 +1,6 @@
 //! The code reaches what the pod reaches.
 
-use anyhow::ensure;
+use anyhow::{Result, ensure};
 use std::fmt::Write;
 use tests::app::App;
 use tests::caller::Caller;
@@ -110,6 +110,28 @@ fn o3_hosts_on_one_port_and_a_service_with_several_ports() -> Outcome {
     Ok(())
 }
 
+/// By the names of two pods, which are no Services'.
+#[test]
+fn o3_two_proxied_hosts_on_one_port() -> Outcome {
+    let namespace = Namespace::new()?.with_things()?.with_target()?;
+    let host = |thing: &str| -> Result<String> {
+        let address =
+            namespace.kubectl(&format!("get pod {thing} -o jsonpath={{.status.podIP}}"))?;
+        let (address, name) = (address.replace('.', "-"), &namespace.name);
+        Ok(format!("{address}.{name}.pod.cluster.local"))
+    };
+    let (one, other) = (host("thing1")?, host("thing2")?);
+    let [first, second] = [&one, &other].map(|host| format!("{host}:80"));
+    let client = Client::start(&namespace, &["--proxy", &first, "--proxy", &second])?;
+    let app = App::idle(&client)?;
+    for (host, thing) in [(one, "thing1"), (other, "thing2")] {
+        let address = app.sh(&format!("getent hosts {host}"))?;
+        assert!(address.starts_with("127.77."), "{address}");
+        assert_eq!(app.get(&format!("http://{host}"))?, thing);
+    }
+    Ok(())
+}
+
 #[test]
 fn o4_a_service_created_changed_and_deleted_after_the_start() -> Outcome {
     let (namespace, _client, app) = connected(&[])?;
@@ -147,6 +169,23 @@ fn o6_a_query_to_the_clouds_database() -> Outcome {
     assert_eq!(app.sh("echo $YOUR_DATABASE_HOST")?, DATABASE);
     let address = app.sh(&format!("getent hosts {DATABASE}"))?;
     assert!(address.starts_with("127.77."), "{address}");
+    Ok(())
+}
+
+/// Three results on one connection, each when it is due.
+#[test]
+fn o6_a_query_that_is_watched() -> Outcome {
+    let (_namespace, _client, app) = connected(&PROXY)?;
+    // psql 15 watches without end: grep, which has seen enough, ends it.
+    let script = format!(
+        r"printf '%s\n' 'SELECT pg_backend_pid() \watch 0.2' | timeout 60 psql -At {URL} | grep -m 3 ."
+    );
+    let answers = app.sh(&script)?;
+    let connections: Vec<_> = answers.lines().collect();
+    assert!(
+        matches!(connections[..], [a, b, c] if a == b && b == c),
+        "{answers}"
+    );
     Ok(())
 }
 
