@@ -54,14 +54,13 @@ fn d1_answers_are_those_of_the_pod() -> Outcome {
         .pointer("/spec/clusterIP")
         .and_then(|ip| ip.as_str())
         .ok_or("no address")?;
-    eventually("the headless Service", || {
-        let (_, records) = dig(
-            &caller,
-            &format!("headless.{}.svc.cluster.local A", namespace.name),
-        )?;
-        ensure!(!records.is_empty());
-        Ok(())
-    })?;
+    for name in ["headless", "elsewhere"] {
+        let query = format!("{name}.{}.svc.cluster.local A", namespace.name);
+        eventually(&format!("the Service {name}"), || {
+            ensure!(!dig(&caller, &query)?.1.is_empty());
+            Ok(())
+        })?;
+    }
 
     let same = [
         ("AAAA", "thing1.NS.svc.cluster.local AAAA", "NOERROR", 0),
@@ -80,6 +79,12 @@ fn d1_answers_are_those_of_the_pod() -> Outcome {
         (
             "SRV, headless",
             "_http._tcp.headless.NS.svc.cluster.local SRV",
+            "NOERROR",
+            1,
+        ),
+        (
+            "CNAME",
+            "elsewhere.NS.svc.cluster.local CNAME",
             "NOERROR",
             1,
         ),
