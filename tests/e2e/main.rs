@@ -11,6 +11,7 @@ mod link;
 mod manual;
 mod mistakes;
 mod names;
+mod options;
 mod outgoing;
 mod refusals;
 mod security;

@@ -5,6 +5,7 @@ use crate::command::{Background, eventually, run};
 use crate::namespace::Namespace;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use bollard::models::HealthStatusEnum;
+use serde_json::Value;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
@@ -33,6 +34,7 @@ pub struct Builder<'a> {
     docker: Vec<&'a str>,
     kubeconfig: bool,
     output: bool,
+    given: bool,
 }
 
 impl<'a> Builder<'a> {
@@ -52,6 +54,12 @@ impl<'a> Builder<'a> {
     pub fn without_output(mut self) -> Self {
         self.output = false;
         self
+    }
+
+    /// Leaves out the kubeconfig, the target and the files' owner: `docker run` is told all that the client shall know.
+    pub fn with_nothing_given(mut self) -> Self {
+        self.given = false;
+        self.without_kubeconfig()
     }
 
     /// Runs the client with `options` and the target, and does not wait for anything.
@@ -94,8 +102,10 @@ impl<'a> Builder<'a> {
             "--label",
             &client.cluster.label(),
         ]);
-        // For `docker run --env-file`, which reads the file as the user at hand.
-        command.args(["-e", &format!("TELEPRESENCE_UID={}", nix::unistd::getuid())]);
+        if self.given {
+            // For `docker run --env-file`, which reads the file as the user at hand.
+            command.args(["-e", &format!("TELEPRESENCE_UID={}", nix::unistd::getuid())]);
+        }
         if self.output {
             command.args(["-v", &format!("{}:/output", client.output.path().display())]);
         }
@@ -105,11 +115,10 @@ impl<'a> Builder<'a> {
                 &format!("{}:/opt/.kube:ro", home.join(".kube").display()),
             ]);
         }
-        command
-            .args(&self.docker)
-            .arg(IMAGE)
-            .args(options)
-            .arg(TARGET);
+        command.args(&self.docker).arg(IMAGE).args(options);
+        if self.given {
+            command.arg(TARGET);
+        }
         Ok((client, command))
     }
 }
@@ -122,6 +131,7 @@ impl Client {
             docker: vec![],
             kubeconfig: true,
             output: true,
+            given: true,
         }
     }
 
@@ -158,7 +168,7 @@ impl Client {
         eventually(READY, || {
             let ended = self.exit_code()?;
             let logs = self.logs()?;
-            if logs.lines().any(|line| line == READY) {
+            if logs.lines().any(says_ready) {
                 return Ok(Ok(()));
             }
             match ended {
@@ -222,6 +232,12 @@ impl Client {
     pub fn json_file(&self) -> PathBuf {
         self.output.path().join(format!("{TARGET}.env.json"))
     }
+}
+
+/// Whether a line of the log does, be it for people or JSON.
+fn says_ready(line: &str) -> bool {
+    let event: Value = serde_json::from_str(line).unwrap_or_default();
+    line == READY || event["fields"]["message"] == READY
 }
 
 impl Drop for Client {
