@@ -42,3 +42,33 @@ impl Error {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reference_lists_every_exit_code_once() {
+        let codes = [
+            Error::Usage,
+            Error::Api,
+            Error::Target,
+            Error::Unhealthy,
+            Error::Authentication,
+            Error::Link,
+            Error::Local,
+        ]
+        .map(|error| error(String::new()).exit_code());
+        let reference = include_str!("../../docs/reference.md");
+        let (_, table) = reference.split_once("\n### Exit codes\n").unwrap();
+        let row = |line: &str| line.strip_prefix("| ")?.split(' ').next()?.parse().ok();
+        let rows: Vec<u8> = table
+            .lines()
+            .take_while(|line| !line.is_empty())
+            .filter_map(row)
+            .collect();
+        // A clean end, and what the health check says.
+        assert_eq!(rows, [&[0, 1][..], &codes].concat());
+        assert!(rows.is_sorted_by(|one, next| one < next), "{rows:?}");
+    }
+}
