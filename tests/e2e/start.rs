@@ -17,6 +17,20 @@ use tests::seed::Seed;
 use tests::shell::Shell;
 use tests::ssh::{Key, PORT, PortForward};
 
+/// All of the Makefile's.
+const TARGETS: [&str; 10] = [
+    "help",
+    "demo",
+    "test",
+    "check",
+    "images",
+    "push",
+    "cluster-up",
+    "cluster-down",
+    "bench",
+    "clean",
+];
+
 #[test]
 fn s1_m1_the_readme_as_printed() -> Outcome {
     let seed = Seed::play(Cluster::at_hand()?, None)?;
@@ -30,6 +44,13 @@ fn s1_m1_the_readme_as_printed() -> Outcome {
         "production answers again",
     ];
     assert_eq!(seed.proofs, proofs);
+    let help = run(Command::new("make")
+        .args(["--no-print-directory", "help"])
+        .current_dir(repository()))?;
+    let targets = help
+        .lines()
+        .filter_map(|line| line.split_whitespace().nth(1));
+    assert_eq!(targets.collect::<Vec<_>>(), TARGETS);
     // The rest of the README's commands would start these tests anew: that they exist is what is left to see.
     for step in readme::steps()? {
         if let Some(target) = step.command.strip_prefix("make ") {
@@ -37,6 +58,21 @@ fn s1_m1_the_readme_as_printed() -> Outcome {
                 .args(["--dry-run", target])
                 .current_dir(repository()))?;
         }
+    }
+    Ok(())
+}
+
+/// Both are pulled before anything works.
+#[test]
+fn s1_the_images_are_small() -> Outcome {
+    const MB: i64 = 1_000_000;
+    let cluster = Cluster::at_hand()?;
+    for (image, limit) in [
+        ("telepresence-remote:dev", 10 * MB),
+        ("local-telepresence:dev", 100 * MB),
+    ] {
+        let size = cluster.docker.size(image)?;
+        assert!((1..=limit).contains(&size), "{image}: {size} bytes");
     }
     Ok(())
 }

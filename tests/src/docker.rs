@@ -43,6 +43,13 @@ impl Docker {
             .with_context(|| format!("docker inspect {container}"))
     }
 
+    /// Bytes of an image with all its layers.
+    pub fn size(&self, image: &str) -> Result<i64> {
+        let inspected = self.runtime.block_on(self.api.inspect_image(image));
+        let inspected = inspected.with_context(|| format!("docker image inspect {image}"))?;
+        inspected.size.context("no size is told")
+    }
+
     /// What a container has written so far, to both of its outputs.
     pub fn logs(&self, container: &str) -> Result<String> {
         let options = LogsOptionsBuilder::new().stdout(true).stderr(true).build();
