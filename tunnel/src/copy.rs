@@ -148,6 +148,19 @@ mod tests {
         (app, far, tokio::spawn(splice(tcp, near)))
     }
 
+    #[tokio::test]
+    async fn a_tuned_socket_has_no_delay_and_asks_for_signs_of_life() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let tcp = TcpStream::connect(listener.local_addr().unwrap())
+            .await
+            .unwrap();
+        tune(&tcp).unwrap();
+        let socket = SockRef::from(&tcp);
+        assert!(tcp.nodelay().unwrap() && socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE_IDLE);
+        assert_eq!(socket.tcp_keepalive_interval().unwrap(), KEEPALIVE_INTERVAL);
+    }
+
     async fn read_to_end(reader: &mut dyn Reader) -> Result<Vec<u8>, Reset> {
         let mut all = vec![];
         while let Some(bytes) = reader.read().await? {
