@@ -16,6 +16,7 @@ check: ## format, lints, docs, licences
 	@.ci/check
 
 images: ## telepresence-remote:dev and local-telepresence:dev into the Docker engine at hand
+	@tests/cluster/rust
 	@tests/cluster/engine up
 	@deploy/build-images
 

@@ -10,6 +10,10 @@ CACHE=${TELEPRESENCE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/local-telepresence}
 RUN=$CACHE/run        # of the cluster at hand: its HOME, kubeconfig and kubectl
 export TELEPRESENCE_CACHE=$CACHE
 
+# Where rustup puts cargo, which a shell that is older does not know.
+CARGO_BIN=${CARGO_HOME:-$HOME/.cargo}/bin
+PATH=$PATH:$CARGO_BIN
+
 CLUSTER=telepresence-test   # not the one that deploy/kind.yaml makes for users
 NODE=$CLUSTER-control-plane
 CLUSTER_RANGE=198.18.0.0/15   # pods, Services and cloud: set aside for tests by RFC 2544, so never anybody's own network
