@@ -48,12 +48,7 @@ fn w1_a_connection_stands_before_the_far_side_has_answered() -> Outcome {
     let (app, caller) = (App::idle(&client)?, Caller::new(&namespace));
     let told = |name: &str, reason: &str| {
         let full_name = format!("{name}.{}.svc.cluster.local", namespace.name);
-        eventually(&format!("{reason} in the log"), || {
-            let log = client.logs()?;
-            let line = |line: &str| line.contains(&full_name) && line.contains(reason);
-            ensure!(log.lines().any(line), "{log}");
-            Ok(())
-        })
+        client.logged(1, &[&full_name, reason])
     };
 
     eventually("the refusal in the cluster", || {

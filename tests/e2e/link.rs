@@ -45,6 +45,7 @@ fn l1_the_pod_is_deleted_and_replaced() -> Outcome {
 
     let held = app.sh(HOLD)?;
     namespace.kubectl(&format!("delete pod {pod} --wait=false"))?;
+    client.logged(1, &["connected again"])?;
     works(&namespace, &app)?;
     let state = app.sh(&format!("kill -0 {held} && echo held"))?;
     assert_eq!(
@@ -141,14 +142,7 @@ fn l8_docker_stop_while_it_waits_for_the_pod() -> Outcome {
     let namespace = Namespace::new()?;
     namespace.apply(&manifests::target()?.replace("replicas: 1", "replicas: 0"))?;
     let client = Client::of(&namespace).launch(&EXPOSE)?;
-    eventually("the wait", || {
-        let log = client.logs()?;
-        ensure!(
-            log.contains("waiting: ") && log.contains("scaled to 0"),
-            "{log}"
-        );
-        Ok(())
-    })?;
+    client.logged(1, &["waiting: ", "scaled to 0"])?;
     let asked = Instant::now();
     client.docker(&["stop"])?;
     ended_in_order(&client, asked);

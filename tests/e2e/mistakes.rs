@@ -5,7 +5,6 @@ use serde_json::{Value, json};
 use std::fs;
 use tests::app::App;
 use tests::client::{Builder, Client};
-use tests::command::eventually;
 use tests::manifests::{deploy, target};
 use tests::namespace::Namespace;
 use tests::outcome::Outcome;
@@ -106,12 +105,7 @@ fn s2_a_pod_that_does_not_run_is_waited_for_and_the_reason_said() -> Outcome {
     let client = Client::of(&namespace).launch(&[])?;
     for (mistake, reason) in mistakes.iter().zip(reasons) {
         namespace.apply(mistake)?;
-        eventually(reason, || {
-            let log = client.logs()?;
-            let said = |line: &str| line.contains("waiting: pod ") && line.contains(reason);
-            ensure!(log.lines().any(said), "{log}");
-            Ok(())
-        })?;
+        client.logged(1, &["waiting: pod ", reason])?;
     }
     namespace.apply(&target()?)?;
     client.ready()?;

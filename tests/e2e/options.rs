@@ -1,13 +1,12 @@
 //! The options: by their twins in the environment, and those that no other test is about.
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use tests::app::App;
 use tests::caller::Caller;
 use tests::client::Client;
-use tests::command::eventually;
 use tests::manifests::{service, target};
 use tests::namespace::Namespace;
 use tests::outcome::Outcome;
@@ -145,11 +144,7 @@ fn s1_connect_alone_has_the_key_authorized_through_the_api_server() -> Outcome {
     // There is no other way than the user's.
     let lost = format!("cannot connect to {}", way.address);
     drop(way);
-    eventually(&lost, || {
-        let log = client.logs()?;
-        ensure!(log.contains(&lost), "{log}");
-        Ok(())
-    })?;
+    client.logged(1, &[&lost])?;
     Ok(())
 }
 

@@ -42,16 +42,6 @@ fn refusal(app: &App, url: &str) -> Result<String> {
     Ok(code.unwrap_or(&said).trim_end_matches(')').to_owned())
 }
 
-/// Waits until so many of the log's lines have all the words.
-fn logged(client: &Client, count: usize, words: &[&str]) -> Result<()> {
-    eventually(&format!("{words:?} in the log"), || {
-        let log = client.logs()?;
-        let has_all = |line: &&str| words.iter().all(|word| line.contains(word));
-        ensure!(log.lines().filter(has_all).count() >= count, "{log}");
-        Ok(())
-    })
-}
-
 #[test]
 fn o9_what_cannot_be_reached_is_an_error_at_once_and_the_log_tells_why() -> Outcome {
     let namespace = Namespace::new()?.with_things()?.with_target()?;
@@ -93,8 +83,8 @@ fn o9_what_cannot_be_reached_is_an_error_at_once_and_the_log_tells_why() -> Outc
         // The first time loudly, as RUST_LOG wants it the second time; by the name's address and by SOCKS. A name that is not there
         // has no address.
         let ways = if here == "gaierror" { 1 } else { 2 };
-        logged(&client, ways, &["warn: ", &name, reason])?;
-        logged(&client, ways, &["debug: ", &name, reason])?;
+        client.logged(ways, &["warn: ", &name, reason])?;
+        client.logged(ways, &["debug: ", &name, reason])?;
     }
     Ok(())
 }
@@ -120,7 +110,7 @@ fn o18_the_tunnels_own_listeners_are_no_targets() -> Outcome {
         for port in ports {
             let target = format!("{host}:{port}");
             assert_eq!(refusal(&app, &format!("http://{target}"))?, "2", "{target}");
-            logged(&client, 1, &[&target, "the tunnel's own listener"])?;
+            client.logged(1, &[&target, "the tunnel's own listener"])?;
         }
     }
     assert_eq!(requests()?, before, "a connection came back");

@@ -218,6 +218,16 @@ impl Client {
         self.cluster.docker.logs(&self.name)
     }
 
+    /// Waits until `count` lines of its log have all the words.
+    pub fn logged(&self, count: usize, words: &[&str]) -> Result<()> {
+        eventually(&format!("{words:?} in the log"), || {
+            let log = self.logs()?;
+            let has_all = |line: &&str| words.iter().all(|word| line.contains(word));
+            ensure!(log.lines().filter(has_all).count() >= count, "{log}");
+            Ok(())
+        })
+    }
+
     /// Runs `docker VERB … NAME`.
     pub fn docker(&self, words: &[&str]) -> Result<String> {
         run(Command::new("docker").args(words).arg(&self.name))
