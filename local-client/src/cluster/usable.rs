@@ -33,7 +33,7 @@ impl<'a> Chosen<'a> {
     pub(super) fn find(kubeconfig: &'a Kubeconfig, context: &str) -> Result<Chosen<'a>, Error> {
         let lacks = |what: &str, name: &str| {
             Error::Api(format!(
-                "context \"{context}\" names the {what} \"{name}\", which the kubeconfig does not have"
+                "context \"{context}\" names the {what} \"{name}\", which the kubeconfig does not have: choose another with --context, or mend it"
             ))
         };
         let entry = kubeconfig
