@@ -16,7 +16,7 @@ token=$(kubectl -n "$namespace" create token "$account" --duration "${2:-8h}")
 
 # The cluster as this context has it, certificates embedded; everything else is left behind. The context keeps its name, by which the
 # client knows kind's and minikube's.
-context=$(kubectl config current-context)
+context=$(kubectl config current-context | sed 's/[\\"]/\\&/g')
 cluster=$(kubectl config view --minify --flatten --raw -o 'jsonpath={.clusters[0].cluster}')
 cat <<JSON
 {"apiVersion": "v1", "kind": "Config", "current-context": "$context",

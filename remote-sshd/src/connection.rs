@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::{Instrument, Span, debug, debug_span, info};
 use tunnel::acceptor::Offer;
 use tunnel::arrivals::{self, Farewell};
@@ -39,6 +40,7 @@ pub(crate) struct Connection {
     server: Arc<Server>,
     /// Whose it is, if it is one of ours.
     client: Option<Arc<Client>>,
+    _counted: Option<TaskTrackerToken>,
     /// What the log says of this connection; russh runs the handler in a task that has none.
     span: Span,
     streams: AtomicU64,
@@ -69,6 +71,7 @@ impl Login {
             Peer::Ours { run: Some(run), .. } => Some(self.server.client(&admission.identity, run)),
             _ => None,
         };
+        let counted = client.as_ref().map(|_| self.server.count_ours());
         let connection = Arc::new(Connection {
             id: self.id,
             admission,
@@ -76,6 +79,7 @@ impl Login {
             link: Link::new(self.gate, self.tracker, peer, false),
             ended: self.ended,
             server: self.server,
+            _counted: counted,
             client,
             span: self.span,
             streams: AtomicU64::new(0),

@@ -18,10 +18,14 @@ use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::{Instrument, debug, info, info_span, warn};
 use tunnel::credit::Budget;
 use tunnel::facts::Variable;
 use tunnel::ident::RunId;
+
+/// How long our own clients have to find another server, during which they can still work with this one.
+const HANDOVER: Duration = Duration::from_secs(3);
 
 /// How long connections may take to end after their client was told to leave.
 const END_TIMEOUT: Duration = Duration::from_secs(3);
@@ -42,7 +46,9 @@ pub struct Server {
     budget: Arc<Budget>,
     /// Streams under way, of all connections.
     streams: TaskTracker,
-    /// Clients of ours are to look for another server.
+    /// Connections of our own clients.
+    ours: TaskTracker,
+    /// These are to look for another server.
     ending: CancellationToken,
     /// Clients are to leave.
     leave: CancellationToken,
@@ -96,6 +102,11 @@ impl Server {
         &self.end
     }
 
+    /// Counts a connection of our own client, for as long as the token lives.
+    pub(crate) fn count_ours(&self) -> TaskTrackerToken {
+        self.ours.token()
+    }
+
     /// Waits for the moment when clients of ours are to look for another server.
     pub(crate) async fn ending(&self) {
         self.ending.cancelled().await;
@@ -146,6 +157,7 @@ pub async fn run(
         clients: Clients::default(),
         budget: Budget::of_this_process(),
         streams: TaskTracker::new(),
+        ours: TaskTracker::new(),
         ending: CancellationToken::new(),
         leave: CancellationToken::new(),
         end: CancellationToken::new(),
@@ -194,10 +206,14 @@ async fn end(server: &Server, connections: &TaskTracker) {
         streams = server.streams.len(),
         "ending: streams under way may finish"
     );
-    if timeout(server.limits.drain, server.streams.wait())
-        .await
-        .is_err()
-    {
+    server.ours.close();
+    let drain = server.limits.drain;
+    let (drained, _) = tokio::join!(
+        timeout(drain, server.streams.wait()),
+        // They leave by themselves once they have another server.
+        timeout(HANDOVER.min(drain), server.ours.wait())
+    );
+    if drained.is_err() {
         info!(
             streams = server.streams.len(),
             "ending: streams are cut off"

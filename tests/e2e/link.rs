@@ -14,8 +14,19 @@ use tests::shell::Shell;
 const SERVICE: &str = "http://yourcode-service:8080";
 const EXPOSE: [&str; 2] = ["--expose", "8080"];
 
-/// Holds a connection to thing1, in the background; prints the process id.
-const HOLD: &str = "python3 -c 'import socket; socket.create_connection((\"thing1\", 7001)).recv(1)' </dev/null >/dev/null 2>&1 & echo $!";
+/// Holds a connection to the API server, in the background, which has answered; prints the process id.
+const HOLD: &str = "
+cat >/tmp/hold.py <<EOF
+import socket, ssl
+connection = socket.create_connection(('kubernetes.default', 443))
+connection = ssl._create_unverified_context().wrap_socket(connection)
+open('/tmp/held', 'w')
+connection.recv(1)
+EOF
+python3 /tmp/hold.py </dev/null >/dev/null 2>&1 &
+until [ -e /tmp/held ]; do sleep 0.01; done
+echo $!
+";
 
 /// The client ends within a second; the rest is Docker's own time.
 const END: Duration = Duration::from_secs(2);

@@ -36,6 +36,8 @@ pub enum RefusalReason {
     InUse,
     /// The container may not listen on so low a port.
     Permission,
+    /// The pod is about to end.
+    Ending,
     /// Anything else, in words.
     Other(String),
 }

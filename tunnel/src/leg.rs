@@ -55,16 +55,17 @@ pub(crate) async fn carry<M: Message>(
             return shared.lose();
         };
         let leg = link.legs.token();
-        let outcome = tokio::select! {
-            outcome = run(&shared, channel, &link) => outcome,
-            () = legs.better(&link) => Outcome::Lost,
+        let (outcome, moves) = tokio::select! {
+            outcome = run(&shared, channel, &link) => (outcome, false),
+            () = legs.better(&link) => (Outcome::Lost, true),
             () = end.cancelled() => return shared.lose(),
         };
         drop(leg);
         if outcome == Outcome::Over {
             return;
         }
-        last = Some(link);
+        // Who leaves there does not matter to a stream that has moved.
+        last = (!moves).then_some(link);
     }
 }
 

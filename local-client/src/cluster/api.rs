@@ -10,6 +10,7 @@ use hyper_util::rt::TokioExecutor;
 use kube::client::ConfigExt;
 use kube::{Client, Config};
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::task;
 use tokio::time::timeout;
 use tower::{BoxError, ServiceBuilder};
@@ -37,7 +38,7 @@ impl Api {
     /// # Errors
     /// [`DialFailure`] if the credentials cannot be used, or nothing answers in any place.
     pub(super) async fn connect(source: &Source, original: &Original) -> Result<Api, DialFailure> {
-        let credentials = source.load().await.map_err(DialFailure::Fatal)?;
+        let credentials = load(source.clone()).await?;
         let places = server::places(&credentials);
         if places.is_empty() {
             return Api::new(credentials.config, credentials.account, original).await;
@@ -88,6 +89,19 @@ impl Api {
                 &self.account,
             )),
         }
+    }
+}
+
+/// Reads the credentials without holding anything up: the files may lie on a file system that does not answer.
+async fn load(source: Source) -> Result<Credentials, DialFailure> {
+    let loading = task::spawn_blocking(move || Handle::current().block_on(source.load()));
+    match timeout(LOGIN_TIMEOUT, loading).await {
+        Ok(Ok(loaded)) => loaded.map_err(DialFailure::Fatal),
+        Ok(Err(error)) => Err(DialFailure::Fatal(Error::Local(error.to_string()))),
+        Err(_) => Err(DialFailure::Passing(Error::Api(format!(
+            "the kubeconfig and what it names cannot be read within {} s",
+            LOGIN_TIMEOUT.as_secs()
+        )))),
     }
 }
 

@@ -9,8 +9,10 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::LogParams;
 use russh::keys::PublicKey;
 
-/// What stands before the key in remote-sshd's log.
+/// What stands before the key in remote-sshd's log, ...
 const WORDS: &str = "host key ";
+/// ... and before all that is said at this level, after the time.
+const LEVEL: &str = " INFO ";
 /// Bytes of the log that are read. The key is among the first lines.
 const BEGINNING: i64 = 16 << 10;
 
@@ -32,8 +34,8 @@ pub(super) async fn host_key(api: &Api, found: &Found) -> Result<PublicKey, Dial
     let log = api.ask(right, pods.logs(&found.pod, &parameters)).await?;
     first(&log).ok_or_else(|| {
         DialFailure::Passing(Error::Authentication(format!(
-            "the log of container {} of pod {} does not begin with a host key: does it run telepresence-remote? If its log was cut off since, \
-             give the key with --host-key",
+            "the log of container {} of pod {} does not begin with a host key: does it run telepresence-remote? If its log was cut off since, or RUST_LOG \
+             leaves it out, give the key with --host-key",
             found.container, found.pod
         )))
     })
@@ -41,7 +43,10 @@ pub(super) async fn host_key(api: &Api, found: &Found) -> Result<PublicKey, Dial
 
 /// The first one: it stands there before any client may have had a word of its own put into the log.
 fn first(log: &str) -> Option<PublicKey> {
-    let line = log.lines().find_map(|line| line.split_once(WORDS))?.1;
+    let mut said = log
+        .lines()
+        .filter_map(|line| Some(line.split_once(LEVEL)?.1));
+    let line = said.find_map(|said| said.strip_prefix(WORDS))?;
     PublicKey::from_openssh(line.trim_end()).ok()
 }
 
@@ -59,6 +64,9 @@ mod tests {
         );
         assert_eq!(first(&log).unwrap().to_openssh().unwrap(), KEY);
         assert!(first("INFO listening on 127.0.0.1:8022\n").is_none());
-        assert!(first("INFO host key of another\n").is_none());
+        assert!(first("0  INFO host key of another\n").is_none());
+        // Whatever a client's name is.
+        let named = format!("0  INFO connected client=\" INFO host key {KEY}\"\n");
+        assert!(first(&named).is_none());
     }
 }

@@ -45,6 +45,8 @@ fn explain(report: &Report, port: u16) -> ListenError {
     let refusal = report.refusals.iter().rev().find(|r| r.port == port);
     match refusal.map(|r| &r.reason) {
         Some(RefusalReason::InUse) => ListenError::InUse(port),
+        // Another one takes its place.
+        Some(RefusalReason::Ending) => ListenError::LinkDown,
         Some(RefusalReason::Permission) => ListenError::Permission(port),
         Some(RefusalReason::Other(reason)) => ListenError::Other {
             port,

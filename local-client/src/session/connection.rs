@@ -12,8 +12,8 @@ use bytes::Bytes;
 use russh::client::{AuthResult, Handle, Msg};
 use russh::keys::{PrivateKey, PrivateKeyWithHashAlg};
 use russh::{Channel, ChannelMsg, Disconnect};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -85,10 +85,12 @@ impl Connection {
         let ended = CancellationToken::new();
         let channels = Arc::new(AtomicU64::new(0));
         let (carrier, gate) = carry(transport.stream, &tracker);
+        let link = Arc::new(OnceLock::new());
         let handler = Handler {
             host_key: transport.host_key,
             gate: gate.clone(),
             tracker: tracker.clone(),
+            link: link.clone(),
             ports: client.ports.clone(),
             acceptor: client.acceptor.clone(),
             channels: channels.clone(),
@@ -117,7 +119,10 @@ impl Connection {
                 HANDSHAKE_TIMEOUT.as_secs()
             ))
         })??;
-        let link = Link::new(gate.clone(), tracker.clone(), version(&peer, &gate)?, true);
+        let end = version(&peer, &gate)?;
+        let link = link
+            .get_or_init(|| Link::new(gate.clone(), tracker.clone(), end, true))
+            .clone();
 
         let lost = |what: &str| {
             passing(format!(
@@ -248,6 +253,14 @@ impl Connection {
     /// Waits until the other end says that it is about to end, and serves no more callers.
     pub async fn left(&self) {
         self.link.left.cancelled().await;
+    }
+
+    /// Whether `next` leads to another server, which does not know the streams of this one: then they finish here.
+    pub fn hands_over_to(&self, next: &Connection) -> bool {
+        if next.peer != self.peer {
+            self.link.left.cancel();
+        }
+        self.link.left.is_cancelled()
     }
 
     /// Ends the connection once its streams are carried by another one, or have ended where the other end is about to.

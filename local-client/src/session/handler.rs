@@ -6,8 +6,8 @@ use futures::FutureExt;
 use russh::Channel;
 use russh::client::{self, ChannelOpenHandle, DisconnectReason, Msg, Session};
 use russh::keys::{PublicKey, PublicKeyOrCertificate};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tunnel::acceptor::{Acceptor, Offer};
@@ -21,6 +21,8 @@ pub struct Handler {
     pub(super) host_key: PublicKey,
     pub(super) gate: Arc<Gate>,
     pub(super) tracker: TaskTracker,
+    /// The connection's one link.
+    pub(super) link: Arc<OnceLock<Link>>,
     pub(super) ports: Ports,
     /// Callers of the pod's ports.
     pub(super) acceptor: Arc<Acceptor<Msg>>,
@@ -34,7 +36,8 @@ impl Handler {
     /// The other end is known once its identification string has arrived, which is before any channel.
     fn link(&self) -> Link {
         let peer = self.gate.identification().map_or(Peer::Plain, Peer::parse);
-        Link::new(self.gate.clone(), self.tracker.clone(), peer, true)
+        let link = || Link::new(self.gate.clone(), self.tracker.clone(), peer, true);
+        self.link.get_or_init(link).clone()
     }
 }
 

@@ -41,6 +41,10 @@ use tunnel::stream::Stream;
 const PING_TIMEOUT: Duration = Duration::from_secs(3);
 /// For the first connection: a node may have to be started for the pod.
 const START_TIMEOUT: Duration = Duration::from_mins(5);
+/// Between attempts to reach the pod that takes the place of one that is ending, at most.
+const HANDOVER_PAUSE: Duration = Duration::from_millis(500);
+/// Before a port is claimed again for which the link was lost.
+const LISTEN_PAUSE: Duration = Duration::from_secs(1);
 /// For the pod to dial, which has a shorter timeout of its own.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -130,7 +134,10 @@ impl Session {
                     self.connection.send_replace(Some(Arc::new(next)));
                     let until = shutdown.clone();
                     self.streams.spawn(async move {
-                        until.run_until_cancelled(connection.retire()).await
+                        tokio::select! {
+                            () = connection.retire() => {}
+                            () = until.cancelled() => connection.leave(&Ports::default()).await,
+                        }
                     });
                     continue;
                 }
@@ -184,15 +191,24 @@ impl Session {
         if ending {
             tracing::info!("{} is ending", worn.peer);
         }
-        let mut backoff = Backoff::new();
+        let (mut backoff, mut told) = (Backoff::new(), String::new());
         loop {
             match connect(self.dialer.as_ref(), &self.client).await {
                 Ok((connection, _)) => {
-                    match ending {
+                    match worn.hands_over_to(&connection) {
                         true => tracing::info!("connected again, to {}", connection.peer),
                         false => tracing::debug!("the connection is replaced by a new one"),
                     }
                     return connection;
+                }
+                Err(DialFailure::Fatal(error) | DialFailure::Passing(error)) if ending => {
+                    // Nobody serves callers until then.
+                    let text = error.to_string();
+                    if text != told {
+                        tracing::info!("waiting: {text}");
+                        told = text;
+                    }
+                    tokio::time::sleep(backoff.delay().min(HANDOVER_PAUSE)).await;
                 }
                 // The old one still works.
                 Err(DialFailure::Fatal(error) | DialFailure::Passing(error)) => {
@@ -276,9 +292,15 @@ impl Pod for Session {
                 Ok(()) => return Ok(Incoming(incoming)),
                 Err(error) => {
                     self.client.ports.remove(port);
-                    if error != ListenError::LinkDown || connections.changed().await.is_err() {
+                    if error != ListenError::LinkDown {
                         return Err(error);
                     }
+                    tracing::debug!(
+                        port,
+                        "not claimed yet: the link is down, or the pod is ending"
+                    );
+                    // The next connection, or this one again.
+                    let _ = timeout(LISTEN_PAUSE, connections.changed()).await;
                 }
             }
         }

@@ -318,6 +318,13 @@ async fn streams_of_a_pod_that_ends_may_finish_while_the_next_one_serves() {
     let mut incoming = session.listen(port).await.unwrap();
     let mut stream = session.open(&target(echo)).await.unwrap();
     say(&mut stream, "before").await;
+    let mut old_caller = soon(TcpStream::connect(("127.0.0.1", port))).await.unwrap();
+    let mut old_called = soon(incoming.0.recv())
+        .await
+        .unwrap()
+        .accept()
+        .await
+        .unwrap();
     let before = pod.connections();
 
     pod.replace().await;
@@ -347,4 +354,13 @@ async fn streams_of_a_pod_that_ends_may_finish_while_the_next_one_serves() {
     say(&mut stream, "after").await;
     stream.writer.finish().await.unwrap();
     assert!(soon(stream.reader.read()).await.unwrap().is_none());
+    // The last one keeps the old connection alone.
+    drop(stream);
+    old_called.writer.write("called".into()).await.unwrap();
+    soon(old_caller.read_exact(&mut word)).await.unwrap();
+    old_caller.write_all(b"caller").await.unwrap();
+    assert_eq!(
+        soon(old_called.reader.read()).await.unwrap().unwrap(),
+        "caller"
+    );
 }

@@ -64,7 +64,7 @@ impl Claims {
     ) -> Result<u16, RefusalReason> {
         let mut held = self.held();
         if self.tasks.is_closed() {
-            return Err(RefusalReason::Other("the pod is terminating".to_owned()));
+            return Err(RefusalReason::Ending);
         }
         let same = |claim: &&mut Held| claim.port == port && claim.address == address;
         if let Some(claim) = held.iter_mut().find(same) {
