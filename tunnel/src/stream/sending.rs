@@ -58,8 +58,10 @@ impl Sending {
         }
     }
 
-    /// How many bytes may be written now.
-    pub(super) fn room(&self) -> usize {
+    /// How many of `wanted` bytes may be written now. Pieces are not cut where they need not be, as each leaves in a packet of its
+    /// own (the silly window of RFC 9293 3.8.6.2): more is taken than has room, once, and what credit does not cover waits while
+    /// there is something else to send.
+    pub(super) fn room(&self, wanted: usize) -> usize {
         // Whatever a peer promises, no more is kept for it than one of ours would take.
         let kept = self.acknowledged.saturating_add(LARGEST);
         let limit = if self.retain {
@@ -69,7 +71,12 @@ impl Sending {
         };
         let taken = limit.saturating_sub(self.written);
         let taken = usize::try_from(taken).unwrap_or(usize::MAX);
-        taken.min(UNSENT.saturating_sub(self.waiting()))
+        let wanted = wanted.min(UNSENT);
+        match self.waiting() {
+            0 => taken.min(wanted),
+            waiting if waiting >= UNSENT || taken < wanted => 0,
+            _ => wanted,
+        }
     }
 
     /// Whether [`Sending::finish`] was called.

@@ -251,7 +251,7 @@ impl Writer for SharedWriter {
         while !bytes.is_empty() {
             let written = {
                 let mut state = shared.state();
-                let room = state.room().ok_or(Reset)?.min(bytes.len());
+                let room = state.room(bytes.len()).ok_or(Reset)?;
                 if room > 0 {
                     state.write(bytes.split_to(room));
                 }

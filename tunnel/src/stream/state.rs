@@ -134,10 +134,10 @@ impl State {
         self.sending.credit(received, limit)
     }
 
-    /// How many bytes may be written now; `None` after the end.
-    pub(super) fn room(&self) -> Option<usize> {
+    /// How many of `wanted` bytes may be written now; `None` after the end.
+    pub(super) fn room(&self, wanted: usize) -> Option<usize> {
         match (self.reset, self.sending.is_finished()) {
-            (None, false) => Some(self.sending.room()),
+            (None, false) => Some(self.sending.room(wanted)),
             _ => None,
         }
     }

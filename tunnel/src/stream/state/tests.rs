@@ -51,10 +51,9 @@ impl End {
     }
 
     fn write(&mut self, most: usize) {
-        let Some(room) = self.state.room() else {
+        let Some(n) = self.state.room(most.min(self.outgoing.len())) else {
             return;
         };
-        let n = room.min(most).min(self.outgoing.len());
         if n > 0 {
             let bytes: Vec<u8> = self.outgoing.drain(..n).collect();
             self.state.write(bytes.into());
@@ -202,7 +201,7 @@ fn a_writer_has_no_room_while_nobody_reads() {
     let (mut a, mut b) = connected();
     settle(&mut a, &mut b);
     let mut written = 0;
-    while let Some(room @ 1..) = a.state.room() {
+    while let Some(room @ 1..) = a.state.room(usize::MAX) {
         a.state.write(vec![0; room].into());
         written += room;
         settle(&mut a, &mut b);
@@ -211,7 +210,7 @@ fn a_writer_has_no_room_while_nobody_reads() {
     assert_eq!(b.state.buffered(), 256 << 10);
     while !matches!(b.state.read(), Read::Nothing) {}
     settle(&mut a, &mut b);
-    assert!(a.state.room().unwrap() > 0);
+    assert!(a.state.room(usize::MAX).unwrap() > 0);
 }
 
 #[test]
@@ -219,7 +218,7 @@ fn the_promise_grows_while_the_reader_keeps_up() {
     let (mut a, mut b) = connected();
     settle(&mut a, &mut b);
     for _ in 0..4000 {
-        let room = a.state.room().unwrap();
+        let room = a.state.room(usize::MAX).unwrap();
         a.state.write(vec![0; room].into());
         settle(&mut a, &mut b);
         while !matches!(b.state.read(), Read::Nothing) {}
@@ -245,7 +244,7 @@ fn a_reset_passes_both_ways_and_frees_what_waits() {
     settle(&mut a, &mut b);
     assert_eq!(a.state.read(), Read::Bytes("last words".into()));
     assert_eq!((a.state.read(), b.state.read()), (Read::Reset, Read::Reset));
-    assert_eq!(a.state.room(), None);
+    assert_eq!(a.state.room(usize::MAX), None);
     assert_eq!(output(&mut a.state, 1), Output::Over);
     assert_eq!(output(&mut b.state, 1), Output::Over);
 }
@@ -288,9 +287,32 @@ fn what_is_kept_for_a_peer_is_bounded() {
     let (received, limit) = (0, u64::MAX);
     state.begin(Some(Position { received, limit })).unwrap();
     let mut kept = 0;
-    while let Some(room @ 1..) = state.room() {
+    while let Some(room @ 1..) = state.room(usize::MAX) {
         state.write(vec![0; room].into());
         kept += state.take(room).unwrap().len() as u64;
     }
     assert_eq!(kept, crate::credit::LARGEST);
+}
+
+#[test]
+fn pieces_are_not_cut_where_they_need_not_be() {
+    const PIECE: usize = 30_000;
+    let (mut a, mut b) = connected();
+    settle(&mut a, &mut b);
+    let mut pieces = 0;
+    // More fits than the queue has room for, but no part of a piece, and nothing that the peer does not take.
+    while a.state.room(PIECE).unwrap() > 0 {
+        assert_eq!(a.state.room(PIECE), Some(PIECE));
+        a.state.write(vec![0; PIECE].into());
+        pieces += 1;
+    }
+    assert_eq!(pieces, (128 << 10) / PIECE + 1);
+    settle(&mut a, &mut b);
+    while a.state.room(PIECE) == Some(PIECE) {
+        a.state.write(vec![0; PIECE].into());
+    }
+    assert_eq!(a.state.room(PIECE), Some(0));
+    settle(&mut a, &mut b);
+    // What is left of the promise is used once nothing else can be sent.
+    assert_eq!(a.state.room(PIECE), Some((256 << 10) % PIECE));
 }
