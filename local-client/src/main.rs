@@ -46,7 +46,8 @@ fn fail(error: &Error) -> ExitCode {
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> Result<T, Error> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    // One thread: to wake another one for each packet takes more time than a second core gives.
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Error::Local(format!("cannot start: {error}")))?;

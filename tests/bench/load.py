@@ -73,7 +73,8 @@ def serve(listener):
 
 class Way:
     def __init__(self, host, port):
-        self.address = host, port
+        # Looked up once: other ways have no name to look up.
+        self.address = socket.getaddrinfo(host, port, socket.AF_INET, socket.SOCK_STREAM)[0][4]
 
     def connect(self):
         connection = socket.create_connection(self.address)

@@ -1,7 +1,7 @@
 //! What the load says of a way, and what its processes used meanwhile.
 
 use crate::lab::Lab;
-use crate::ways::Way;
+use crate::ways::{Kind, Way};
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -10,7 +10,7 @@ use tests::command::run;
 /// Figures by their names.
 pub type Figures = BTreeMap<String, f64>;
 /// The figures of all ways from one round.
-pub type Round = [Figures; 3];
+pub type Round = [Figures; Kind::ALL.len()];
 
 /// The figure of what the processes of a name used, per GiB.
 pub fn cpu_of(name: &str) -> String {

@@ -19,6 +19,9 @@ pub const PORT: u16 = 9000;
 pub const SSHD: &str = "sshd";
 /// Its port, one that needs no root.
 pub const SSHD_PORT: u16 = 2222;
+/// Beside the load: what the client takes for the container to connect to, at the load's port.
+const DOOR: &str = "
+  - {name: door, image: telepresence-remote:dev, command: [/remote-sshd, --port, '8022'], env: [{name: TELEPRESENCE_SSH_PORT, value: '9000'}]}";
 /// Both ends of the load.
 const PROGRAM: &str = include_str!("../../../bench/load.py");
 
@@ -44,12 +47,19 @@ impl Lab {
         namespace.apply(&format!(
             "{}{}{}",
             manifests::service_for(LOAD, PORT, LOAD, PORT),
-            pod(LOAD, app::IMAGE, &load(&["serve", &PORT.to_string()]), PORT),
+            pod(
+                LOAD,
+                app::IMAGE,
+                &load(&["serve", &PORT.to_string()]),
+                PORT,
+                DOOR
+            ),
             pod(
                 SSHD,
                 "telepresence-test/sshd:1",
                 &["sh", "-c", &sshd],
-                SSHD_PORT
+                SSHD_PORT,
+                ""
             ),
         ))?;
         namespace.ready(&format!("pod/{LOAD} pod/{SSHD}"))?;
@@ -73,8 +83,8 @@ pub fn load<'a>(words: &[&'a str]) -> Vec<&'a str> {
     [&["python3", "-c", PROGRAM], words].concat()
 }
 
-/// A pod that runs `command`, ready when `port` answers.
-fn pod(name: &str, image: &str, command: &[&str], port: u16) -> String {
+/// A pod that runs `command`, ready when `port` answers, and has `more` containers.
+fn pod(name: &str, image: &str, command: &[&str], port: u16, more: &str) -> String {
     let command = serde_json::json!(command);
     format!(
         "apiVersion: v1
@@ -83,7 +93,7 @@ metadata: {{name: {name}, labels: {{name: {name}}}}}
 spec:
   terminationGracePeriodSeconds: 0
   containers:
-  - {{name: {name}, image: '{image}', command: {command}, readinessProbe: {{tcpSocket: {{port: {port}}}, periodSeconds: 1}}}}
+  - {{name: {name}, image: '{image}', command: {command}, readinessProbe: {{tcpSocket: {{port: {port}}}, periodSeconds: 1}}}}{more}
 ---
 "
     )

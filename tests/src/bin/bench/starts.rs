@@ -2,7 +2,7 @@
 
 use crate::figures::Figures;
 use crate::lab::{LOAD, Lab, PORT};
-use crate::ways::{self, Kind, OpenSsh};
+use crate::ways::{self, Kind, OpenSsh, Pump};
 use anyhow::{Context, Result};
 use std::fs;
 use std::io::{Read, Write};
@@ -25,6 +25,7 @@ pub fn measure(lab: &Lab, kind: Kind) -> Result<Figures> {
             let ssh = OpenSsh::start(lab)?;
             first_byte(ssh.port)?
         }
+        Kind::Pump => first_byte(Pump::start(lab)?.port)?,
         // In the network of the client's container, which is there before the client is ready.
         Kind::Project => {
             let said = Client::first_connection(

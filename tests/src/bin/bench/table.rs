@@ -33,7 +33,7 @@ const ROWS: [(&str, &str); 14] = [
 
 /// A row per figure, a column per way, and two for how this project compares.
 pub fn print(alone: &Figures, rounds: &[Round]) -> Result<()> {
-    let [forward, ssh, project] = [Kind::PortForward, Kind::OpenSsh, Kind::Project];
+    let [forward, ssh, project, pump] = Kind::ALL;
     println!(
         "Medians of {ROUNDS} rounds ({STARTS} of starts), and medians of the ratios round by round. {} cores, TCP uses {}.\n",
         available_parallelism()?,
@@ -56,6 +56,7 @@ pub fn print(alone: &Figures, rounds: &[Round]) -> Result<()> {
             value(forward),
             value(ssh),
             value(project),
+            value(pump),
             ratio(forward),
             ratio(ssh),
             shown(alone.get(key).copied()),

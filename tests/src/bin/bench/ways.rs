@@ -11,26 +11,30 @@ use std::process::Command;
 use tests::app::App;
 use tests::client::Client;
 use tests::command::Background;
+use tests::manifests::repository;
 use tests::shell::Shell;
 use tests::ssh::PortForward;
 
-/// A kind of way. (The client's own port-forward without the SSH in it, which is the most that this project can reach, would be one more.)
+/// A kind of way.
 #[derive(Clone, Copy)]
 pub enum Kind {
     PortForward,
     OpenSsh,
     Project,
+    /// The project's port-forward with no SSH in it: the most that it can reach.
+    Pump,
 }
 
 impl Kind {
     /// All kinds, in the order of the table's columns.
-    pub const ALL: [Kind; 3] = [Kind::PortForward, Kind::OpenSsh, Kind::Project];
+    pub const ALL: [Kind; 4] = [Kind::PortForward, Kind::OpenSsh, Kind::Project, Kind::Pump];
 
     pub fn name(self) -> &'static str {
         match self {
             Kind::PortForward => "kubectl port-forward",
             Kind::OpenSsh => "OpenSSH through it",
             Kind::Project => "this project",
+            Kind::Pump => "its port-forward alone",
         }
     }
 
@@ -40,6 +44,7 @@ impl Kind {
             Kind::PortForward => port_forward(lab),
             Kind::OpenSsh => open_ssh(lab),
             Kind::Project => project(lab),
+            Kind::Pump => pump(lab),
         }
     }
 }
@@ -106,6 +111,43 @@ fn project(lab: &Lab) -> Result<Way<'_>> {
         }),
         _open: Box::new(client),
     })
+}
+
+fn pump(lab: &Lab) -> Result<Way<'_>> {
+    let pump = Pump::start(lab)?;
+    let port = pump.port;
+    Ok(Way {
+        kind: Kind::Pump,
+        processes: vec![Process::of(pump.program.pid())?],
+        load: Box::new(move |what| from_here(lab, port, what)),
+        _open: Box::new(pump),
+    })
+}
+
+/// The client's example of that name.
+pub struct Pump {
+    /// It listens.
+    pub port: u16,
+    program: Background,
+}
+
+impl Pump {
+    pub fn start(lab: &Lab) -> Result<Pump> {
+        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
+            || repository().join("target"),
+            |directory| repository().join(directory),
+        );
+        let mut program = Command::new(target.join("release/examples/port_forward"));
+        program.arg("--kubeconfig");
+        program.arg(lab.namespace.home().join(".kube/config"));
+        // Never shown to anybody: with both, nothing is authorized.
+        program.arg("--identity").arg(&lab.key.file);
+        program.args(["--host-key", &lab.host_key]);
+        program.arg(format!("pod/{LOAD}"));
+        let mut program = Background::start(&mut program)?;
+        let port = program.wait_for("its port", |line| line.parse().ok())?;
+        Ok(Pump { port, program })
+    }
 }
 
 /// `kubectl port-forward` to a pod.
