@@ -2,7 +2,8 @@
 //!
 //! The connection crosses several TCP connections (to the API server, to the node, into the pod), each with buffers of
 //! megabytes that no option of ours reaches. Bytes that wait there keep every ping waiting, so no more is sent than the path
-//! can carry: the rate at which bytes arrive, times the shortest round trip (as BBR has it, draft-ietf-ccwg-bbr).
+//! can carry: the rate at which bytes arrive, times the shortest round trip (as BBR has it, draft-ietf-ccwg-bbr), and what it carries in
+//! a little while where no ping would notice ([`crate::attention`]).
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -14,6 +15,9 @@ const INITIAL: u64 = 256 << 10;
 const LEAST: u64 = 256 << 10;
 /// Added to what the path holds, in bytes: what has arrived and is not reported yet.
 const UNREPORTED: u64 = 2 * REPORT;
+/// What may wait on the path besides while nobody waits for little, as the time that it takes: each process on the way finds more to
+/// do when it wakes, which is what a fast path is limited by. The first ping among bulk waits as long.
+const QUEUE: Duration = Duration::from_millis(20);
 /// Above what was measured, to find out whether the path carries more.
 const GAIN: f64 = 1.25;
 /// The same at the begin, when little is known: each round may double.
@@ -41,6 +45,8 @@ pub(crate) struct Flight {
     arrived: u64,
     /// `None` until the other end has reported for the first time: a plain SSH peer never does.
     window: Option<u64>,
+    /// How much the path carries in [`QUEUE`].
+    queue: u64,
     shortest: Option<Duration>,
     /// When which offset was sent, for the round trip.
     marks: VecDeque<(u64, Instant)>,
@@ -64,6 +70,7 @@ impl Flight {
             sent: 0,
             arrived: 0,
             window: None,
+            queue: 0,
             shortest: None,
             marks: VecDeque::new(),
             round: Round {
@@ -88,10 +95,14 @@ impl Flight {
         }
     }
 
-    /// Whether more may be sent, beside `promised` bytes that are about to be.
-    pub(crate) fn has_room(&mut self, promised: u64) -> bool {
+    /// Whether more may be sent, beside `promised` bytes that are about to be; `attention` says whether anybody waits for little.
+    pub(crate) fn has_room(&mut self, promised: u64, attention: bool) -> bool {
         let Some(window) = self.window else {
             return true;
+        };
+        let window = match attention {
+            true => window,
+            false => window + self.queue,
         };
         let room = (self.sent - self.arrived) + promised < window;
         self.round.limited |= !room;
@@ -148,11 +159,11 @@ impl Flight {
             Some(_) => STARTUP_GAIN,
             None => GAIN,
         };
-        let carried = gain * fastest * shortest.as_secs_f64();
         // Not negative, not a NaN, and far below the largest integer.
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-        let carried = carried as u64;
-        self.window = Some((carried + UNREPORTED).max(LEAST));
+        let carried_in = |time: Duration| (fastest * time.as_secs_f64()) as u64;
+        self.window = Some((carried_in(shortest.mul_f64(gain)) + UNREPORTED).max(LEAST));
+        self.queue = carried_in(QUEUE);
     }
 
     /// Bytes sent so far.
@@ -166,13 +177,18 @@ mod tests {
     use super::*;
 
     /// Sends all it may over a path of `rate` bytes per second and `trip`, for `time`; the largest queue the path had, in bytes.
-    async fn run(flight: &mut Flight, rate: f64, trip: Duration, time: Duration) -> u64 {
+    async fn run(
+        flight: &mut Flight,
+        (rate, trip): (f64, Duration),
+        time: Duration,
+        attention: bool,
+    ) -> u64 {
         let step = Duration::from_millis(1);
         let (mut now, begin) = (Instant::now(), Instant::now());
-        let (mut carried, mut queue) = (flight.sent as f64, 0);
+        let (mut carried, mut queue) = (flight.arrived as f64, 0);
         let mut reports: VecDeque<(Instant, u64)> = VecDeque::new();
         while now < begin + time {
-            while flight.has_room(0) && flight.sent < 1 << 40 {
+            while flight.has_room(0, attention) && flight.sent < 1 << 40 {
                 flight.sent(16 << 10, now);
             }
             carried = (carried + rate * step.as_secs_f64()).min(flight.sent as f64);
@@ -188,24 +204,31 @@ mod tests {
                 flight.arrived(total, now);
             }
         }
+        tokio::time::advance(time).await;
         queue
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_window_finds_what_the_path_holds() {
         for (rate, trip) in [(20e6, 40), (100e6, 10), (2e6, 100), (300e6, 2)] {
+            let path = (rate, Duration::from_millis(trip));
+            let holds = rate * path.1.as_secs_f64();
             let mut flight = Flight::new(Instant::now());
             flight.arrived(0, Instant::now());
-            let trip = Duration::from_millis(trip);
-            let queue = run(&mut flight, rate, trip, Duration::from_secs(20)).await;
-            let holds = rate * trip.as_secs_f64();
+            let queue = run(&mut flight, path, Duration::from_secs(20), true).await as f64;
             let window = flight.window.unwrap() as f64;
-            assert!(window >= holds, "{rate} {trip:?}: {window} of {holds}");
-            assert!(
-                window <= 1.6 * holds + LEAST as f64,
-                "{rate} {trip:?}: {window} of {holds}"
-            );
-            assert!((queue as f64) < 1.6 * holds + LEAST as f64);
+            let most = 1.6 * holds + LEAST as f64;
+            assert!(window >= holds, "{path:?}: {window} of {holds}");
+            assert!(window <= most, "{path:?}: {window} of {holds}");
+            assert!(queue <= most, "{path:?}: {queue} of {holds}");
+
+            let waits = rate * QUEUE.as_secs_f64();
+            let queue = run(&mut flight, path, Duration::from_secs(20), false).await as f64;
+            assert!(queue >= waits, "{path:?}: {queue} of {holds}");
+            assert!(queue <= most + 1.6 * waits, "{path:?}: {queue} of {holds}");
+            // As soon as somebody waits, what has queued drains.
+            let queue = run(&mut flight, path, Duration::from_secs(20), true).await as f64;
+            assert!(queue <= most, "{path:?}: {queue} of {holds}");
         }
     }
 
@@ -213,7 +236,7 @@ mod tests {
     async fn without_reports_nothing_is_held_back() {
         let mut flight = Flight::new(Instant::now());
         flight.sent(1 << 30, Instant::now());
-        assert!(flight.has_room(1 << 30));
+        assert!(flight.has_room(1 << 30, true));
     }
 
     #[tokio::test(start_paused = true)]

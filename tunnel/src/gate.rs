@@ -1,5 +1,6 @@
 //! One connection's outgoing queue as its senders see it: who may send next, and how much.
 
+use crate::attention::Attention;
 use crate::flight::{Flight, REPORT, REPORT_DELAY, REPORT_LEAST};
 use bytes::BytesMut;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -42,6 +43,7 @@ pub(crate) struct Queue {
     pub(crate) closed: bool,
     pub(crate) reader: Option<Waker>,
     flight: Flight,
+    pub(crate) attention: Attention,
 }
 
 #[derive(Debug)]
@@ -59,7 +61,8 @@ impl Queue {
     }
 
     fn has_room(&mut self) -> bool {
-        let flies = self.flight.has_room(self.coming as u64);
+        let attention = self.attention.is_due(Instant::now());
+        let flies = self.flight.has_room(self.coming as u64, attention);
         self.unsent() + self.coming < BUDGET && flies
     }
 
@@ -108,6 +111,7 @@ impl Gate {
                 closed: false,
                 reader: None,
                 flight: Flight::new(now),
+                attention: Attention::default(),
             }),
             filled: Notify::new(),
             room: Notify::new(),

@@ -1,9 +1,9 @@
 //! A leg: one SSH channel that carries a stream for a while.
 
-use crate::gate::Turn;
 use crate::link::Link;
 use crate::profile::PACKET;
 use crate::record::Record;
+use crate::sender::Sender;
 use crate::stream::Violation;
 use crate::stream::shared::Shared;
 use crate::stream::state::Next;
@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use russh::{Channel, ChannelId, ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Error};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 /// How long a stream waits for its next leg. As long, both ends keep what the other one may not have.
@@ -152,16 +152,12 @@ async fn say<M: Message>(
     writes: &ChannelWriteHalf<M>,
     link: &Link,
 ) -> Result<(), Error> {
-    let mut quiet = Quiet::new();
+    let mut sender = Sender::new(&link.gate);
     let most = PACKET as usize;
     loop {
         match shared.next().await {
             Next::Data(waiting) => {
-                let count = waiting.min(most);
-                let turn: Turn = match quiet.passes(count) {
-                    true => link.gate.pass(count),
-                    false => link.gate.turn(count).await,
-                };
+                let turn = sender.turn(waiting.min(most)).await;
                 if let Some(bytes) = shared.take(most) {
                     let sent = bytes.len();
                     writes.data_bytes(bytes).await?;
@@ -203,60 +199,4 @@ pub(crate) async fn send<M: Message>(
 ) -> Result<(), Error> {
     let (code, payload) = record.encode();
     writes.extended_data_bytes(code, payload).await
-}
-
-/// Tells a stream that sends little, whose bytes need not wait for their turn, from bulk.
-#[derive(Debug)]
-struct Quiet {
-    /// Bytes that may still pass.
-    allowance: u64,
-    since: Instant,
-}
-
-impl Quiet {
-    /// Bytes that may pass at once, ...
-    const BURST: u64 = 16 << 10;
-    /// ... and per millisecond: 2 MiB/s, more than anybody types or asks.
-    const PER_MILLISECOND: u64 = 2 << 10;
-    /// Longer pieces are bulk.
-    const LONGEST: usize = 4 << 10;
-
-    fn new() -> Quiet {
-        Quiet {
-            allowance: Quiet::BURST,
-            since: Instant::now(),
-        }
-    }
-
-    fn passes(&mut self, count: usize) -> bool {
-        let now = Instant::now();
-        let elapsed = u64::try_from((now - self.since).as_millis()).unwrap_or(u64::MAX);
-        if elapsed > 0 {
-            let fresh = elapsed.saturating_mul(Quiet::PER_MILLISECOND);
-            self.allowance = self.allowance.saturating_add(fresh).min(Quiet::BURST);
-            self.since = now;
-        }
-        let spent = count as u64;
-        if count > Quiet::LONGEST || spent > self.allowance {
-            return false;
-        }
-        self.allowance -= spent;
-        true
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn bulk_in_small_pieces_does_not_pass() {
-        let mut quiet = Quiet::new();
-        assert!(quiet.passes(64));
-        assert!(!quiet.passes(Quiet::LONGEST + 1));
-        let passed = (0..1000).filter(|_| quiet.passes(1000)).count();
-        assert!(passed <= 16, "{passed}");
-        tokio::time::advance(Duration::from_millis(100)).await;
-        assert!(quiet.passes(1000));
-    }
 }
