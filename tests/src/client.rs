@@ -85,6 +85,29 @@ impl<'a> Builder<'a> {
         Ok(client)
     }
 
+    /// Starts a client without options for the target, and runs a script of busybox in its network, with no more waiting than for the
+    /// environment file, whose appearance means ready. Returns what the script prints.
+    pub fn first_connection(self, script: &str) -> Result<String> {
+        let client = self.launch(&[])?;
+        let script = format!("until [ -e /output/{TARGET}.env ]; do usleep 1000; done; {script}");
+        let mut app = Command::new("docker");
+        app.args(["run", "--rm", "--label", &client.cluster.label()]);
+        app.arg(format!("--net=container:{}", client.name));
+        app.args([
+            "-v",
+            &format!("{}:/output:ro", client.output.path().display()),
+        ]);
+        app.args([
+            "telepresence-test/busybox:1",
+            "timeout",
+            "60",
+            "sh",
+            "-c",
+            &script,
+        ]);
+        run(&mut app).with_context(|| client.logs().unwrap_or_default())
+    }
+
     fn prepare(&self, options: &[&str]) -> Result<(Client, Command)> {
         let home = self.namespace.home();
         let client = Client {
@@ -138,29 +161,6 @@ impl Client {
     /// Runs the client with `options` for the target in `namespace` and waits until it is ready.
     pub fn start(namespace: &Namespace, options: &[&str]) -> Result<Client> {
         Client::of(namespace).start(options)
-    }
-
-    /// Starts a client without options for the target, and runs a script of busybox in its network, with no more waiting than for the
-    /// environment file, whose appearance means ready. Returns what the script prints.
-    pub fn first_connection(namespace: &Namespace, script: &str) -> Result<String> {
-        let client = Client::of(namespace).launch(&[])?;
-        let script = format!("until [ -e /output/{TARGET}.env ]; do usleep 1000; done; {script}");
-        let mut app = Command::new("docker");
-        app.args(["run", "--rm", "--label", &client.cluster.label()]);
-        app.arg(format!("--net=container:{}", client.name));
-        app.args([
-            "-v",
-            &format!("{}:/output:ro", client.output.path().display()),
-        ]);
-        app.args([
-            "telepresence-test/busybox:1",
-            "timeout",
-            "60",
-            "sh",
-            "-c",
-            &script,
-        ]);
-        run(&mut app).with_context(|| client.logs().unwrap_or_default())
     }
 
     /// Waits for the line that says so.

@@ -5,6 +5,7 @@ use std::process::Command;
 use std::sync::Arc;
 use tests::app;
 use tests::caller::Caller;
+use tests::client::{Builder, Client};
 use tests::cluster::Cluster;
 use tests::manifests;
 use tests::namespace::Namespace;
@@ -37,6 +38,15 @@ pub struct Lab {
 impl Lab {
     pub fn new(cluster: Arc<Cluster>) -> Result<Lab> {
         let namespace = Namespace::on(cluster)?.with_target()?;
+        // The node itself: a container on the default bridge would reach what Docker publishes through a program of Docker's, and
+        // those that run on this machine would not.
+        let node = namespace.kubectl(
+            "get node -o jsonpath={.items[0].status.addresses[?(@.type=='InternalIP')].address}",
+        )?;
+        let name = namespace.kubectl("config view --minify -o jsonpath={.clusters[0].name}")?;
+        namespace.kubectl(&format!(
+            "config set-cluster {name} --server=https://{node}:6443"
+        ))?;
         let key = Key::new(&namespace, "bench")?;
         // Both keys are made here and now. All that the server does not get told is as Debian has it.
         let sshd = format!(
@@ -70,6 +80,11 @@ impl Lab {
             key,
             host_key,
         })
+    }
+
+    /// The project's client, beside the node: like all others it has no program between it and the API server.
+    pub fn client(&self) -> Builder<'_> {
+        Client::of(&self.namespace).docker(&["--network", "kind"])
     }
 
     /// The command that runs the load with `words` in another network of Docker's.

@@ -7,7 +7,6 @@ use anyhow::{Context, Result};
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use tests::client::Client;
 use tests::command::promptly;
 
 /// What the load echoes: a request of its, and a byte more.
@@ -28,12 +27,9 @@ pub fn measure(lab: &Lab, kind: Kind) -> Result<Figures> {
         Kind::Pump => first_byte(Pump::start(lab)?.port)?,
         // In the network of the client's container, which is there before the client is ready.
         Kind::Project => {
-            let said = Client::first_connection(
-                &lab.namespace,
-                &format!(
-                    "printf {REQUEST} | nc {LOAD} {PORT} | {{ head -c 1; cat /proc/uptime; }}"
-                ),
-            )?;
+            let said = lab.client().first_connection(&format!(
+                "printf {REQUEST} | nc {LOAD} {PORT} | {{ head -c 1; cat /proc/uptime; }}"
+            ))?;
             let uptime = said.strip_prefix('?').with_context(|| said.clone())?;
             seconds(uptime)?
         }

@@ -9,7 +9,6 @@ use std::fs;
 use std::net::TcpListener;
 use std::process::Command;
 use tests::app::App;
-use tests::client::Client;
 use tests::command::Background;
 use tests::manifests::repository;
 use tests::shell::Shell;
@@ -95,7 +94,7 @@ fn open_ssh(lab: &Lab) -> Result<Way<'_>> {
 }
 
 fn project(lab: &Lab) -> Result<Way<'_>> {
-    let client = Client::start(&lab.namespace, &[])?;
+    let client = lab.client().start(&[])?;
     let app = App::idle(&client)?;
     let mut processes = vec![Process::of_container(&lab.namespace.cluster, &client.name)?];
     let pod = lab.namespace.target_pod()?;
