@@ -11,10 +11,8 @@ use tokio::time::Instant;
 
 /// Until something was measured, in bytes.
 const INITIAL: u64 = 256 << 10;
-/// Never less than this, in bytes: a few packets, so that the report of their arrival finds more under way.
-const LEAST: u64 = 256 << 10;
-/// Added to what the path holds, in bytes: what has arrived and is not reported yet.
-const UNREPORTED: u64 = 2 * REPORT;
+/// Never less than this, in bytes: two packets, so that the report of one's arrival finds the next under way.
+const LEAST: u64 = 64 << 10;
 /// What may wait on the path besides while nobody waits for little, as the time that it takes: each process on the way finds more to
 /// do when it wakes, which is what a fast path is limited by. The first ping among bulk waits as long.
 const QUEUE: Duration = Duration::from_millis(20);
@@ -162,7 +160,10 @@ impl Flight {
         // Not negative, not a NaN, and far below the largest integer.
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let carried_in = |time: Duration| (fastest * time.as_secs_f64()) as u64;
-        self.window = Some((carried_in(shortest.mul_f64(gain)) + UNREPORTED).max(LEAST));
+        // What has arrived and is not reported yet is under way, too.
+        let unreported = carried_in(REPORT_DELAY * 2) + REPORT_LEAST;
+        let window = carried_in(shortest.mul_f64(gain)) + unreported.min(2 * REPORT);
+        self.window = Some(window.max(LEAST));
         self.queue = carried_in(QUEUE);
     }
 
@@ -187,6 +188,7 @@ mod tests {
         let (mut now, begin) = (Instant::now(), Instant::now());
         let (mut carried, mut queue) = (flight.arrived as f64, 0);
         let mut reports: VecDeque<(Instant, u64)> = VecDeque::new();
+        let (mut reported, mut reported_at) = (flight.arrived, now);
         while now < begin + time {
             while flight.has_room(0, attention) && flight.sent < 1 << 40 {
                 flight.sent(16 << 10, now);
@@ -195,7 +197,12 @@ mod tests {
             if now > begin + time / 2 {
                 queue = queue.max(flight.sent - carried as u64);
             }
-            reports.push_back((now + trip, carried as u64));
+            let new = carried as u64 - reported;
+            let waited = new >= REPORT_LEAST && now >= reported_at + REPORT_DELAY;
+            if new >= REPORT || waited {
+                (reported, reported_at) = (carried as u64, now);
+                reports.push_back((now + trip, reported));
+            }
             now += step;
             while let Some((at, total)) = reports.front().copied()
                 && at <= now
@@ -210,14 +217,22 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_window_finds_what_the_path_holds() {
-        for (rate, trip) in [(20e6, 40), (100e6, 10), (2e6, 100), (300e6, 2)] {
+        for (rate, trip) in [
+            (20e6, 40),
+            (100e6, 10),
+            (2e6, 100),
+            (300e6, 2),
+            (1e6, 30),
+            (1e5, 100),
+        ] {
             let path = (rate, Duration::from_millis(trip));
             let holds = rate * path.1.as_secs_f64();
             let mut flight = Flight::new(Instant::now());
             flight.arrived(0, Instant::now());
             let queue = run(&mut flight, path, Duration::from_secs(20), true).await as f64;
             let window = flight.window.unwrap() as f64;
-            let most = 1.6 * holds + LEAST as f64;
+            let unreported = (rate * 2.0 * REPORT_DELAY.as_secs_f64()).min(2.0 * REPORT as f64);
+            let most = 1.6 * (holds + unreported) + LEAST as f64;
             assert!(window >= holds, "{path:?}: {window} of {holds}");
             assert!(window <= most, "{path:?}: {window} of {holds}");
             assert!(queue <= most, "{path:?}: {queue} of {holds}");
