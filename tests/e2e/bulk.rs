@@ -65,3 +65,16 @@ fn o12_a_gibibyte_is_intact_and_pings_pass_it() -> Outcome {
     assert!(count > 100 && median < PASSES, "{pings}");
     Ok(())
 }
+
+/// Deadlock: everything is sent back, on so many connections at once that every buffer on the way is full.
+#[test]
+fn o12_echoes_on_1_4_and_16_connections_do_not_block_each_other() -> Outcome {
+    let namespace = namespace()?;
+    let client = Client::start(&namespace, &[])?;
+    let app = App::idle(&client)?;
+    for count in ["1", "4", "16"] {
+        let said = run(&app, STREAMS, &["echoes", "bulk", "9000", count, "64"])?;
+        assert_eq!(said, format!("{count} intact"));
+    }
+    Ok(())
+}

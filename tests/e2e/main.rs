@@ -1,6 +1,7 @@
 //! The scenarios, on a real cluster, with the programs that users have. The ids at the beginning of a test's name say which promises
 //! it shows (`tests::scenarios`).
 
+mod another_server;
 mod bulk;
 mod crowds;
 mod deploy;

@@ -10,7 +10,7 @@ use tests::app::App;
 use tests::caller::Caller;
 use tests::client::Client;
 use tests::command::{eventually, run, run_with_input};
-use tests::manifests::{HARD_TARGET, pod, service_for};
+use tests::manifests::{HARD_TARGET, busybox, service_for};
 use tests::namespace::Namespace;
 use tests::outcome::Outcome;
 use tests::programs::{self, STREAMS, python, serve_streams};
@@ -117,7 +117,7 @@ fn m1_new_keys_under_load() -> Outcome {
     let script = format!(
         "mkdir /www && cd /www && dd if=/dev/urandom of=bulk bs=1M count={MIB} && md5sum <bulk >sum && exec httpd -f -p 80"
     );
-    namespace.apply(&(pod("bulk", 80, &script) + &service_for("bulk", 80, "bulk", 80)))?;
+    namespace.apply(&(busybox("bulk", 80, &script) + &service_for("bulk", 80, "bulk", 80)))?;
     namespace.ready("pod/bulk")?;
     let ssh = Ssh::new(&namespace)?;
     let (ssh, proxy) = ssh.listen("-D", "", &["-v", "-o", "RekeyLimit=1M"])?;

@@ -6,7 +6,7 @@ use tests::app::App;
 use tests::caller::Caller;
 use tests::client::Client;
 use tests::command::eventually;
-use tests::manifests::{pod, service_for};
+use tests::manifests::{busybox, service_for};
 use tests::namespace::Namespace;
 use tests::outcome::Outcome;
 use tests::shell::Shell;
@@ -82,7 +82,7 @@ fn o3_hosts_on_one_port_and_a_service_with_several_ports() -> Outcome {
     let script = format!(
         "for i in $(seq 1 {SERVICES}); do mkdir -p /www/$i; echo many-$i >/www/$i/index.html; httpd -p $((9000 + i)) -h /www/$i; done; exec tail -f /dev/null"
     );
-    let mut manifest = pod("many", 9000 + SERVICES, &script);
+    let mut manifest = busybox("many", 9000 + SERVICES, &script);
     for i in 1..=SERVICES {
         manifest += &service_for(&format!("many-{i}"), 80, "many", 9000 + i);
     }
@@ -227,7 +227,7 @@ fn o6_bulk_from_and_to_the_clouds_database() -> Outcome {
 fn o7_a_server_speaks_first_on_the_first_connection_of_8_sessions() -> Outcome {
     let namespace = Namespace::new()?.with_things()?.with_target()?;
     // Both wait for the server's word before they say anything, as with mail.
-    let greeter = pod(
+    let greeter = busybox(
         "greeter",
         25,
         "exec nc -ll -p 25 -e sh -c \"echo 220 greetings; read quit\"",

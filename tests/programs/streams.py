@@ -153,6 +153,26 @@ def get_and_ping(mib):
     print(f"{outcome[0]}; {len(passed)} pings, {passed[len(passed) // 2]} bytes during the median one, {passed[len(passed) * 99 // 100]} p99")
 
 
+def echoes(count, mib):
+    """All that is sent comes back meanwhile, on so many connections at once."""
+    outcomes = []
+
+    def one():
+        connection = connect("echo")
+        receiving = threading.Thread(target=lambda: outcomes.append(receive(connection)))
+        receiving.start()
+        send(connection, int(mib))
+        connection.shutdown(socket.SHUT_WR)
+        receiving.join()
+
+    senders = [threading.Thread(target=one) for _ in range(int(count))]
+    for sender in senders:
+        sender.start()
+    for sender in senders:
+        sender.join()
+    print(f"{outcomes.count(f'{int(mib) * MIB} bytes, intact')} intact")
+
+
 def stop(count):
     """Connections to what pours, of which nothing is ever read."""
     connections = [connect("pour") for _ in range(int(count))]

@@ -16,4 +16,5 @@ pub mod scenarios;
 pub mod seed;
 pub mod shell;
 pub mod ssh;
+pub mod sshd;
 pub mod usage;

@@ -52,7 +52,14 @@ spec:
 }
 
 /// A pod that runs a script of busybox, ready when `port` answers.
-pub fn pod(name: &str, port: u16, script: &str) -> String {
+pub fn busybox(name: &str, port: u16, script: &str) -> String {
+    let image = "telepresence-test/busybox:1";
+    pod(name, image, &["sh", "-c", script], port, "")
+}
+
+/// A pod that runs `command`, ready when `port` answers, and has `more` containers.
+pub fn pod(name: &str, image: &str, command: &[&str], port: u16, more: &str) -> String {
+    let command = serde_json::json!(command);
     format!(
         "apiVersion: v1
 kind: Pod
@@ -60,10 +67,7 @@ metadata: {{name: {name}, labels: {{name: {name}}}}}
 spec:
   terminationGracePeriodSeconds: 0
   containers:
-  - name: {name}
-    image: telepresence-test/busybox:1
-    command: [sh, -c, '{script}']
-    readinessProbe: {{tcpSocket: {{port: {port}}}, periodSeconds: 1}}
+  - {{name: {name}, image: '{image}', command: {command}, readinessProbe: {{tcpSocket: {{port: {port}}}, periodSeconds: 1}}}}{more}
 ---
 "
     )

@@ -206,7 +206,7 @@ impl<M: Message> Legs<M> for OfferedLegs<M> {
             return None;
         }
         answer(Ok(())).await;
-        settle(&channel).await;
+        settle(&channel, &link).await;
         Some((channel, link))
     }
 

@@ -127,6 +127,10 @@ where
             let Some(connection) = connection else {
                 continue;
             };
+            // A plain peer takes what is said of the stream for anything but that.
+            if !connection.link().peer.is_ours() {
+                return Err(None);
+            }
             // What the peer has is not known until it says so.
             if shared.begin(None).is_err() {
                 return Err(None);

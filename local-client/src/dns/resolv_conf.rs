@@ -13,6 +13,17 @@ pub fn with_nameserver(pods: &[u8], nameserver: IpAddr) -> Vec<u8> {
     text
 }
 
+/// The nameservers of a `/etc/resolv.conf`, in their order.
+pub fn nameservers(text: &[u8]) -> Vec<IpAddr> {
+    lines(text)
+        .filter(|line| keyword(line) == Some(b"nameserver"))
+        .filter_map(|line| {
+            let line = String::from_utf8_lossy(line);
+            line.split_ascii_whitespace().nth(1)?.parse().ok()
+        })
+        .collect()
+}
+
 /// The search list of a pod.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Search(Vec<String>);
@@ -100,6 +111,16 @@ mod tests {
         );
         let bytes = with_nameserver(b"# \xff\n", SHIM);
         assert_eq!(bytes, b"nameserver 127.0.0.1\n# \xff\n");
+    }
+
+    #[test]
+    fn nameservers_are_those_that_count() {
+        let text = b"# nameserver 1.2.3.4\nnameserver 198.18.0.10\n\tnameserver\tfd00::a  \nnameserver\nnameserver x\nnameserver \xff\n";
+        let addresses: Vec<IpAddr> = ["198.18.0.10", "fd00::a"]
+            .map(|a| a.parse().unwrap())
+            .into();
+        assert_eq!(nameservers(text), addresses);
+        assert_eq!(nameservers(b""), [] as [IpAddr; 0]);
     }
 
     #[test]

@@ -21,6 +21,12 @@ pub(super) async fn claim(connection: &Connection, port: u16) -> Result<(), List
         if connection.request_port(port).await? {
             return Ok(());
         }
+        if !connection.is_ours() {
+            return Err(ListenError::Other {
+                port,
+                reason: "the SSH server refuses it, and does not say why (AllowTcpForwarding, PermitListen, or the port is taken)".into(),
+            });
+        }
         let report = connection.claims().await.ok_or(ListenError::LinkDown)?;
         let error = explain(&report, port);
         let ListenError::Held { holder, .. } = &error else {

@@ -4,14 +4,17 @@ use super::claim;
 use super::dns::Dns;
 use super::handler::Handler;
 use super::heartbeat;
+use super::plain;
 use super::ports::Ports;
 use crate::cluster::{DialFailure, Transport};
+use crate::dns::resolv_conf;
 use crate::error::Error;
 use crate::pod::{DnsError, ListenError, Target};
 use bytes::Bytes;
 use russh::client::{AuthResult, Handle, Msg};
 use russh::keys::{PrivateKey, PrivateKeyWithHashAlg};
 use russh::{Channel, ChannelMsg, Disconnect};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -33,6 +36,8 @@ use tunnel::{channel, message};
 
 /// The name that remote-sshd expects; it tells nothing, the key does.
 const USER: &str = "telepresence";
+/// Where connections into the tunnel are said to come from (RFC 4254 7.2).
+const ORIGINATOR: &str = "127.0.0.1";
 /// From the first byte to the end of authentication.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// For a subsystem to answer in full.
@@ -47,7 +52,7 @@ pub struct Connection {
     handle: Handle<Handler>,
     link: Link,
     tracker: TaskTracker,
-    dns: Dns,
+    names: Names,
     ended: CancellationToken,
     farewell: Farewell,
     since: Instant,
@@ -57,6 +62,14 @@ pub struct Connection {
     pub facts: Arc<Facts>,
     /// The pod, for people.
     pub peer: String,
+}
+
+/// How names are asked for.
+enum Names {
+    /// By the subsystem of our own server.
+    Subsystem(Dns),
+    /// By connections to nameservers.
+    Nameservers(Vec<IpAddr>),
 }
 
 /// What a client's connections have in common.
@@ -124,29 +137,37 @@ impl Connection {
             .get_or_init(|| Link::new(gate.clone(), tracker.clone(), end, true))
             .clone();
 
-        let lost = |what: &str| {
-            passing(format!(
-                "the link to {peer} was lost while asking for {what}"
-            ))
-        };
-        // Side by side: each takes round trips.
-        let facts = async {
-            let stream = channel::stream(subsystem(&handle, facts::SUBSYSTEM).await?, &link);
-            receive_document(stream).await
-        };
-        let (facts, dns, arrivals) = tokio::join!(
-            facts,
-            subsystem(&handle, "dns"),
-            subsystem(&handle, arrivals::SUBSYSTEM)
-        );
-        let facts = facts.ok_or_else(|| lost("its facts"))?;
-        let dns = dns.ok_or_else(|| lost("DNS"))?;
-        let arrivals = arrivals.ok_or_else(|| lost("reports of arrivals"))?;
         let farewell = Farewell::default();
-        tracker.spawn(arrivals::run(arrivals, link.clone(), farewell.clone()));
+        let (facts, names) = if end.is_ours() {
+            let lost = |what: &str| {
+                passing(format!(
+                    "the link to {peer} was lost while asking for {what}"
+                ))
+            };
+            // Side by side: each takes round trips.
+            let facts = async {
+                let stream = channel::stream(subsystem(&handle, facts::SUBSYSTEM).await?, &link);
+                receive_document(stream).await
+            };
+            let (facts, dns, arrivals) = tokio::join!(
+                facts,
+                subsystem(&handle, "dns"),
+                subsystem(&handle, arrivals::SUBSYSTEM)
+            );
+            let facts = facts.ok_or_else(|| lost("its facts"))?;
+            let dns = dns.ok_or_else(|| lost("DNS"))?;
+            let arrivals = arrivals.ok_or_else(|| lost("reports of arrivals"))?;
+            tracker.spawn(arrivals::run(arrivals, link.clone(), farewell.clone()));
+            let dns = Dns::new(channel::stream(dns, &link), &tracker, &ended);
+            (facts, Names::Subsystem(dns))
+        } else {
+            let facts = plain::facts(&handle).await;
+            let nameservers = resolv_conf::nameservers(&facts.resolv_conf.0);
+            (facts, Names::Nameservers(nameservers))
+        };
         let connection = Connection {
             handle,
-            dns: Dns::new(channel::stream(dns, &link), &tracker, &ended),
+            names,
             link,
             tracker,
             ended,
@@ -165,11 +186,23 @@ impl Connection {
         Ok(connection)
     }
 
-    /// Opens a channel to `target` from the pod.
-    pub async fn open(&self, target: &Target, label: &Label) -> Result<Channel<Msg>, OpenError> {
+    /// Whether the other end is our own server.
+    pub fn is_ours(&self) -> bool {
+        self.link.peer.is_ours()
+    }
+
+    /// Opens a channel to `target` from the pod, with what our own server is to know of the stream.
+    pub async fn open(
+        &self,
+        target: &Target,
+        label: Option<&Label>,
+    ) -> Result<Channel<Msg>, OpenError> {
         self.channels.fetch_add(1, Ordering::Relaxed);
         let port = u32::from(target.port);
-        let originator = label::join("127.0.0.1", label);
+        let originator = label.map_or_else(
+            || ORIGINATOR.to_owned(),
+            |label| label::join(ORIGINATOR, label),
+        );
         let opening =
             self.handle
                 .channel_open_direct_tcpip(target.host.as_str(), port, originator, 0);
@@ -187,9 +220,15 @@ impl Connection {
     }
 
     /// Asks the pod's nameservers.
-    pub async fn dns(&self, query: Bytes) -> Result<Bytes, DnsError> {
+    pub async fn dns(self: &Arc<Self>, query: Bytes) -> Result<Bytes, DnsError> {
+        let answer = async {
+            match &self.names {
+                Names::Subsystem(dns) => dns.ask(query).await,
+                Names::Nameservers(nameservers) => plain::ask(self, nameservers, &query).await,
+            }
+        };
         tokio::select! {
-            answer = self.dns.ask(query) => answer,
+            answer = answer => answer,
             () = self.ended.cancelled() => Err(DnsError::LinkDown),
         }
     }
@@ -240,7 +279,9 @@ impl Connection {
     /// lost with the process that sent it: the ports are free when this returns.
     pub async fn leave(&self, ports: &Ports) {
         let give_back = async {
-            self.farewell.say().await;
+            if self.is_ours() {
+                self.farewell.say().await;
+            }
             for port in ports.all() {
                 // A port that was not held needs no giving back.
                 let _ = self.handle.cancel_tcpip_forward("", u32::from(port)).await;
@@ -263,11 +304,12 @@ impl Connection {
         self.link.left.is_cancelled()
     }
 
-    /// Ends the connection once its streams are carried by another one, or have ended where the other end is about to.
+    /// Ends the connection once its streams are carried by another one, or have ended where the other end is about to or does not
+    /// know how to move them.
     pub async fn retire(&self) {
         self.link.legs.close();
         let moved = self.link.legs.wait();
-        if self.link.left.is_cancelled() {
+        if self.link.left.is_cancelled() || !self.is_ours() {
             tokio::select! {
                 () = moved => {}
                 _ = self.ended() => {}
@@ -315,20 +357,16 @@ fn handshake_failure(peer: &str, error: &russh::Error) -> DialFailure {
     }
 }
 
-/// Checks that the other end is ours, and of a version we understand.
+/// Checks that the other end, if it is ours, is of a version we understand.
 fn version(peer: &str, gate: &Gate) -> Result<Peer, DialFailure> {
     match gate.identification().map_or(Peer::Plain, Peer::parse) {
-        ours @ Peer::Ours {
-            version: WIRE_VERSION,
-            ..
-        } => Ok(ours),
-        Peer::Ours { version, .. } => Err(DialFailure::Fatal(Error::Target(format!(
-            "{peer} speaks version {version} of the tunnel, this client version {WIRE_VERSION}: use images of the same release on \
+        Peer::Ours { version, .. } if version != WIRE_VERSION => {
+            Err(DialFailure::Fatal(Error::Target(format!(
+                "{peer} speaks version {version} of the tunnel, this client version {WIRE_VERSION}: use images of the same release on \
              both sides"
-        )))),
-        Peer::Plain => Err(DialFailure::Fatal(Error::Target(format!(
-            "{peer} runs another SSH server, not telepresence-remote: does TELEPRESENCE_SSH_PORT, or --connect, lead there?"
-        )))),
+            ))))
+        }
+        end => Ok(end),
     }
 }
 

@@ -1,5 +1,6 @@
 //! russh's callbacks, turned into calls. They run inside the session's loop, so nothing is awaited here.
 
+use super::plain;
 use super::ports::Ports;
 use crate::pod::Caller;
 use futures::FutureExt;
@@ -64,13 +65,21 @@ impl client::Handler for Handler {
     ) -> Result<(), Self::Error> {
         self.channels.fetch_add(1, Ordering::Relaxed);
         let (from, label) = label::split(originator_address);
-        let (Ok(port), Some(label)) = (u16::try_from(connected_port), label) else {
+        let from = format!("{from}:{originator_port}");
+        let (port, link) = (u16::try_from(connected_port), self.link());
+        let (port, label) = match (port, label) {
+            (Ok(port), Some(label)) => (port, label),
+            (Ok(port), None) if !link.peer.is_ours() => {
+                let accept = || plain::accept(channel, link, reply).boxed();
+                self.ports.deliver(port, Caller::new(from, accept));
+                return Ok(());
+            }
             // Dropped, it is refused.
-            return Ok(());
+            _ => return Ok(()),
         };
         let offer = Offer {
             channel,
-            link: self.link(),
+            link,
             answer: Box::new(move |answer| {
                 Box::pin(async move {
                     match answer {
@@ -81,7 +90,6 @@ impl client::Handler for Handler {
             }),
         };
         if let Some(ticket) = self.acceptor.offer(label, offer) {
-            let from = format!("{from}:{originator_port}");
             let accept = move || ticket.accept().boxed();
             self.ports.deliver(port, Caller::new(from, accept));
         }

@@ -8,6 +8,7 @@ mod dns;
 mod handler;
 mod heartbeat;
 pub mod identity;
+mod plain;
 mod ports;
 pub mod rotation;
 
@@ -88,6 +89,12 @@ impl Session {
             match connect(dialer.as_ref(), &client).await {
                 Ok((connection, declared_environment)) => {
                     tracing::info!("connected to {}", connection.peer);
+                    if !connection.is_ours() {
+                        tracing::warn!(
+                            "{} runs another SSH server, not telepresence-remote: there is no environment, and connections end with the link",
+                            connection.peer
+                        );
+                    }
                     let facts = connection.facts.clone();
                     return Ok(Session {
                         dialer,
@@ -253,12 +260,18 @@ async fn connect(
 #[async_trait]
 impl Pod for Session {
     async fn open(&self, target: &Target) -> Result<Stream, DialError> {
+        if let Some(connection) = self.current()
+            && !connection.is_ours()
+        {
+            return plain::open(&connection, target, OPEN_TIMEOUT).await;
+        }
         let target = Arc::new(target.clone());
         let opener = Opener {
             connections: self.connection.subscribe(),
             open: move |connection: Arc<Connection>, label: Label| {
                 let target = target.clone();
-                Box::pin(async move { connection.open(&target, &label).await }) as Opening<Msg>
+                Box::pin(async move { connection.open(&target, Some(&label)).await })
+                    as Opening<Msg>
             },
             timeout: OPEN_TIMEOUT,
             end: self.end.clone(),

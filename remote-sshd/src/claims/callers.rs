@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tracing::{Instrument, debug, debug_span, warn};
 use tunnel::dial::DialError;
 use tunnel::label::{self, Label};
-use tunnel::opener::{self, Connected, OpenError, Opener, Opening};
+use tunnel::opener::{Connected, OpenError, Opener, Opening};
 use tunnel::stream::Stream;
 use tunnel::{channel, copy};
 
@@ -121,15 +121,5 @@ async fn open_plain(
 ) -> Result<Stream, DialError> {
     let (opening, name) = (connection.clone(), address.to_owned());
     let opening = async move { open(&opening, &name, port, from, from_port).await };
-    match timeout(
-        OPEN_TIMEOUT,
-        opener::opened(connection.link(), Box::pin(opening)),
-    )
-    .await
-    {
-        Ok(Ok(channel)) => Ok(channel::stream(channel, connection.link())),
-        Ok(Err(OpenError::Refused(failure))) => Err(DialError::from_failure(&failure)),
-        Ok(Err(OpenError::Lost)) => Err(DialError::LinkDown),
-        Err(_) => Err(DialError::TimedOut),
-    }
+    channel::open(connection.link(), Box::pin(opening), OPEN_TIMEOUT).await
 }

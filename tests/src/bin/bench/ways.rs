@@ -1,6 +1,6 @@
 //! The ways to the load's pod that are compared.
 
-use crate::lab::{LOAD, Lab, PORT, SSHD, SSHD_PORT, load};
+use crate::lab::{LOAD, Lab, PORT, load};
 use crate::processes::Process;
 use crate::starts;
 use anyhow::{Context, Result};
@@ -13,6 +13,7 @@ use tests::command::Background;
 use tests::manifests::repository;
 use tests::shell::Shell;
 use tests::ssh::PortForward;
+use tests::sshd;
 
 /// A kind of way.
 #[derive(Clone, Copy)]
@@ -84,7 +85,7 @@ fn open_ssh(lab: &Lab) -> Result<Way<'_>> {
         Process::of(ssh.forward.pid())?,
         Process::of(ssh.client.pid())?,
     ];
-    processes.extend(Process::of_pod(lab, SSHD)?);
+    processes.extend(Process::of_pod(lab, sshd::NAME)?);
     Ok(Way {
         kind: Kind::OpenSsh,
         processes,
@@ -164,7 +165,7 @@ pub struct OpenSsh {
 
 impl OpenSsh {
     pub fn start(lab: &Lab) -> Result<OpenSsh> {
-        let forward = forward(lab, SSHD, SSHD_PORT)?;
+        let forward = forward(lab, sshd::NAME, sshd::PORT)?;
         let known_hosts = lab.key.file.with_extension("hosts");
         fs::write(
             &known_hosts,
@@ -184,7 +185,8 @@ impl OpenSsh {
         ] {
             ssh.args(["-o", option]);
         }
-        ssh.arg("-i").arg(&lab.key.file).arg("tunnel@127.0.0.1");
+        let destination = format!("{}@127.0.0.1", sshd::USER);
+        ssh.arg("-i").arg(&lab.key.file).arg(destination);
         let client = Background::start(&mut ssh)?;
         Ok(OpenSsh {
             port,
