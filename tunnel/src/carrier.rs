@@ -180,7 +180,7 @@ impl<S> Drop for Carrier<S> {
 mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt, duplex};
-    use tokio::time::timeout;
+    use tokio::time::{Instant, timeout};
 
     /// The last words of a connection, the reason for its end among them, are sent.
     #[tokio::test]
@@ -199,7 +199,7 @@ mod tests {
     }
 
     /// ... but not to a peer that does not read: its socket would never be closed.
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_peer_that_does_not_read_is_left() {
         let tracker = TaskTracker::new();
         let (near, _far) = duplex(64);
@@ -207,6 +207,8 @@ mod tests {
         carrier.write_all(&[7; 4096]).await.unwrap();
         gate.close();
         tracker.close();
+        let before = Instant::now();
         timeout(LINGER * 5, tracker.wait()).await.expect("it ends");
+        assert_eq!(before.elapsed(), LINGER);
     }
 }

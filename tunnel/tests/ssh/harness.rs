@@ -4,10 +4,11 @@ use futures::future::BoxFuture;
 use russh::client::{self, Handle};
 use russh::keys::{Algorithm, PrivateKey, PrivateKeyWithHashAlg, PublicKeyOrCertificate};
 use russh::server::{self, Auth, ChannelOpenHandle, Msg, Session, VerifiedPublicKey};
-use russh::{Channel, keys};
+use russh::{Channel, ChannelMsg, keys};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tunnel::acceptor::{Acceptor, Answer, Offer};
@@ -124,11 +125,12 @@ impl client::Handler for Client {
     }
 }
 
-fn link(gate: &Arc<Gate>, tracker: &TaskTracker, closes_first: bool) -> Link {
-    let peer = Peer::Ours {
-        version: WIRE_VERSION,
-        run: None,
-    };
+const OURS: Peer = Peer::Ours {
+    version: WIRE_VERSION,
+    run: None,
+};
+
+fn link(gate: &Arc<Gate>, tracker: &TaskTracker, peer: Peer, closes_first: bool) -> Link {
     Link::new(gate.clone(), tracker.clone(), peer, closes_first)
 }
 
@@ -160,10 +162,15 @@ impl Ends {
     }
 
     pub async fn to(server: &Server) -> Ends {
+        Ends::to_server_of(OURS, server).await
+    }
+
+    /// The server takes its client for `peer`.
+    pub async fn to_server_of(peer: Peer, server: &Server) -> Ends {
         let tracker = TaskTracker::new();
         let (near, far) = tokio::io::duplex(PIPE);
         let (carrier, gate) = carry(far, &tracker);
-        let far = link(&gate, &tracker, false);
+        let far = link(&gate, &tracker, peer, false);
         let handler = Handler {
             server: server.clone(),
             link: far.clone(),
@@ -184,7 +191,7 @@ impl Ends {
         assert!(result.success());
         Ends {
             client,
-            link: link(&gate, &tracker, true),
+            link: link(&gate, &tracker, OURS, true),
             far,
             gate,
         }
@@ -205,15 +212,24 @@ impl Ends {
         }
     }
 
+    /// A channel without a label.
+    pub async fn channel(&self) -> Channel<client::Msg> {
+        let opening = self.client.channel_open_direct_tcpip("x", 1, "x", 1);
+        opening.await.unwrap()
+    }
+
     /// A stream of one channel.
     pub async fn open(&self) -> Stream {
-        let channel = self
-            .client
-            .channel_open_direct_tcpip("x", 1, "x", 1)
-            .await
-            .unwrap();
-        channel::stream(channel, &self.link)
+        channel::stream(self.channel().await, &self.link)
     }
+}
+
+/// How long it takes until the other end closes `channel`.
+pub async fn closed_after(mut channel: Channel<client::Msg>) -> Duration {
+    let before = Instant::now();
+    let closing = async { while !matches!(channel.wait().await, Some(ChannelMsg::Close)) {} };
+    timeout(Duration::from_secs(600), closing).await.unwrap();
+    before.elapsed()
 }
 
 /// Opens a stream that goes from one of `connections` to the next; the server leaves `host` "silent" without an answer.

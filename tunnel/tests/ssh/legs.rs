@@ -1,7 +1,7 @@
 //! Streams that go from one connection to the next, and the end of patience with them. Time is paused: where nothing can happen but
 //! a timeout, that is what happens.
 
-use crate::harness::{Ends, Server, open};
+use crate::harness::{Ends, Server, closed_after, open};
 use crate::plain::echo;
 use russh::ChannelMsg;
 use std::sync::Arc;
@@ -67,11 +67,7 @@ async fn both_ends_give_a_stream_up_that_is_not_taken_up_again() {
     let before = Instant::now();
     let ends = tokio::join!(near.reader.read(), far.reader.read());
     assert_eq!(ends, (Err(Reset), Err(Reset)));
-    let waited = before.elapsed();
-    assert!(
-        waited >= RESUME_TIMEOUT && waited < RESUME_TIMEOUT + TIMEOUT,
-        "{waited:?}"
-    );
+    assert_eq!(before.elapsed(), RESUME_TIMEOUT);
     assert!(server.acceptor.is_empty());
     drop((near, far));
     assert_eq!(server.budget.in_use(), 0);
@@ -131,7 +127,7 @@ async fn an_opening_without_an_answer_is_given_up() {
     let before = Instant::now();
     let error = open(&connections, "silent", TIMEOUT).await.unwrap_err();
     assert_eq!(error, DialError::TimedOut);
-    assert!(before.elapsed() >= TIMEOUT && before.elapsed() < 2 * TIMEOUT);
+    assert_eq!(before.elapsed(), TIMEOUT);
 }
 
 #[tokio::test(start_paused = true)]
@@ -176,4 +172,14 @@ async fn a_request_that_comes_late_changes_nothing() {
             break assert_eq!(&data[..], b"hello");
         }
     }
+}
+
+/// The end that does not close first does not wait for ever for the other one to do so.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_does_not_close_a_channel_is_left() {
+    let (server, mut streams) = handing();
+    let ends = Ends::to(&server).await;
+    let channel = ends.ask(LABEL.parse().unwrap()).await.unwrap();
+    streams.recv().await.unwrap().writer.reset().await;
+    assert_eq!(closed_after(channel).await, Duration::from_secs(30));
 }

@@ -1,6 +1,6 @@
 //! Streams of one channel each.
 
-use crate::harness::Ends;
+use crate::harness::{Ends, Server, closed_after};
 use std::time::Duration;
 use tunnel::ident::{Peer, WIRE_VERSION};
 use tunnel::stream::{Reader, Reset, Stream};
@@ -125,4 +125,13 @@ async fn a_lost_link_is_a_reset() {
     let mut stream = ends.open().await;
     ends.gate.close();
     assert_eq!(stream.reader.read().await, Err(Reset));
+}
+
+/// `ssh -W` leaves the first CLOSE to the server.
+#[tokio::test(start_paused = true)]
+async fn a_plain_client_is_hardly_waited_for_to_close_a_channel() {
+    let ends = Ends::to_server_of(Peer::Plain, &Server::new(echo)).await;
+    let channel = ends.channel().await;
+    channel.eof().await.unwrap();
+    assert_eq!(closed_after(channel).await, Duration::from_millis(250));
 }
