@@ -94,10 +94,11 @@ fn more_telling(known: DialError, new: DialError) -> DialError {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+    use socket2::{Domain, Socket, Type};
     use tokio::net::TcpListener;
-    use tokio::time::{Instant, timeout};
+    use tokio::time::Instant;
 
     fn ips(list: &[&str]) -> Vec<IpAddr> {
         list.iter().map(|ip| ip.parse().unwrap()).collect()
@@ -131,31 +132,39 @@ mod tests {
         assert!(tcp.peer_addr().unwrap().ip() == ips(&["127.0.0.1"])[0]);
     }
 
-    #[tokio::test]
-    async fn a_silent_address_delays_the_next_one_a_little() {
-        // A listener whose queue is full answers no more.
-        let silent =
-            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-        silent
-            .bind(&SocketAddr::from(([127, 0, 0, 2], 0)).into())
-            .unwrap();
-        silent.listen(0).unwrap();
-        let port = silent.local_addr().unwrap().as_socket().unwrap().port();
-        let mut filling = vec![];
-        while let Ok(tcp) = timeout(
-            Duration::from_millis(200),
-            TcpStream::connect(("127.0.0.2", port)),
-        )
-        .await
-        {
-            filling.push(tcp.unwrap());
+    /// A listener that answers nobody any more: its queue has room for one connection, which is in it.
+    pub(crate) struct Silent {
+        pub(crate) port: u16,
+        _sockets: [TcpStream; 2],
+    }
+
+    impl Silent {
+        pub(crate) async fn on(address: [u8; 4]) -> Silent {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            socket.bind(&SocketAddr::from((address, 0)).into()).unwrap();
+            socket.listen(0).unwrap();
+            let address = socket.local_addr().unwrap().as_socket().unwrap();
+            let queued = TcpStream::connect(address).await.unwrap();
+            // Readable is what a listener is with a connection in its queue.
+            socket.set_nonblocking(true).unwrap();
+            let listener = TcpStream::from_std(socket.into()).unwrap();
+            listener.readable().await.unwrap();
+            Silent {
+                port: address.port(),
+                _sockets: [listener, queued],
+            }
         }
-        let _listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_address_delays_the_next_one_a_little() {
+        let silent = Silent::on([127, 0, 0, 2]).await;
+        let _listener = TcpListener::bind(("127.0.0.1", silent.port)).await.unwrap();
         let before = Instant::now();
-        let tcp = connect(ips(&["127.0.0.2", "127.0.0.1"]), port)
+        let tcp = connect(ips(&["127.0.0.2", "127.0.0.1"]), silent.port)
             .await
             .unwrap();
-        assert!(before.elapsed() >= ATTEMPT_DELAY);
+        assert_eq!(before.elapsed(), ATTEMPT_DELAY);
         assert_eq!(tcp.peer_addr().unwrap().ip(), ips(&["127.0.0.1"])[0]);
     }
 

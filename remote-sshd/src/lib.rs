@@ -19,6 +19,8 @@ pub mod keyring;
 pub mod limits;
 mod outbound;
 mod own;
+#[cfg(test)]
+mod peer;
 pub mod pod;
 pub mod process;
 mod refusal;

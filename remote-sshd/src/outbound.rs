@@ -3,9 +3,10 @@
 use crate::connection::Connection;
 use crate::dial;
 use crate::dns::lookup;
+use crate::pod::PodFiles;
 use russh::Channel;
 use russh::server::{ChannelOpenHandle, Msg};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -68,11 +69,21 @@ pub(crate) async fn open(
 
 async fn dial(connection: &Connection, host: &str, port: u32) -> Result<TcpStream, DialError> {
     let port = u16::try_from(port).map_err(|_| DialError::Other)?;
+    let is_own = |address| connection.is_own(SocketAddr::new(address, port));
+    reach(connection.files(), host, port, is_own).await
+}
+
+/// Connects to `host:port`, unless it is one of our own addresses.
+async fn reach(
+    files: &PodFiles,
+    host: &str,
+    port: u16,
+    is_own: impl Fn(IpAddr) -> bool,
+) -> Result<TcpStream, DialError> {
     let dialling = async {
-        let addresses = lookup::addresses(connection.files(), host).await?;
-        let (own, foreign): (Vec<_>, Vec<_>) = addresses
-            .into_iter()
-            .partition(|address| connection.is_own(SocketAddr::new(*address, port)));
+        let addresses = lookup::addresses(files, host).await?;
+        let (own, foreign): (Vec<_>, Vec<_>) =
+            addresses.into_iter().partition(|address| is_own(*address));
         match dial::connect(foreign, port).await {
             // Whatever the name's other addresses met with: ours is the one that would have answered.
             Err(_) if !own.is_empty() => Err(DialError::Loop),
@@ -82,4 +93,21 @@ async fn dial(connection: &Connection, host: &str, port: u32) -> Result<TcpStrea
     timeout(DIAL_TIMEOUT, dialling)
         .await
         .unwrap_or(Err(DialError::TimedOut))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dial::tests::Silent;
+    use tokio::time::Instant;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_target_that_does_not_answer_is_given_up() {
+        let silent = Silent::on([127, 0, 0, 1]).await;
+        let files = PodFiles::default();
+        let before = Instant::now();
+        let reached = reach(&files, "127.0.0.1", silent.port, |_| false).await;
+        assert_eq!(reached.unwrap_err(), DialError::TimedOut);
+        assert_eq!(before.elapsed(), DIAL_TIMEOUT);
+    }
 }

@@ -136,3 +136,51 @@ async fn dismiss(
     };
     timeout(LEAVE_TIMEOUT, leaving).await.ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::peer::{self, Peer};
+    use tokio::net::TcpListener;
+    use tokio::sync::Semaphore;
+    use tokio::time::Instant;
+    use tunnel::profile::SERVER_KEEPALIVE;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_does_not_say_who_it_is_is_sent_away() {
+        let (server, _) = peer::server();
+        let limit = server.limits().login;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let _silent = TcpStream::connect(address).await.unwrap();
+        let (tcp, _) = listener.accept().await.unwrap();
+        let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        let before = Instant::now();
+        let serving = timeout(limit * 60, serve(server, tcp, 1, permit));
+        serving.await.expect("it ends");
+        assert_eq!(before.elapsed(), limit);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_whose_connection_stands_still_is_not_waited_for_to_leave() {
+        let mut peer = Peer::plain().await;
+        peer.obstruct().await;
+        let before = Instant::now();
+        let leaving = dismiss(&peer.connection, &mut peer.session);
+        let left = timeout(LEAVE_TIMEOUT * 60, leaving).await;
+        assert!(left.expect("it gives up").is_none());
+        assert_eq!(before.elapsed(), LEAVE_TIMEOUT);
+    }
+
+    /// It does not answer three keepalives.
+    #[tokio::test(start_paused = true)]
+    async fn a_client_behind_a_dead_link_is_left() {
+        for peer in [Peer::ours().await, Peer::plain().await] {
+            peer.frozen.cancel();
+            let before = Instant::now();
+            let error = attend(&peer.connection, peer.session).await.unwrap_err();
+            assert!(matches!(error, Error::KeepaliveTimeout), "{error}");
+            assert_eq!(before.elapsed(), 4 * SERVER_KEEPALIVE);
+        }
+    }
+}

@@ -57,6 +57,26 @@ pub struct Server {
 }
 
 impl Server {
+    /// A server that listens on `address`.
+    pub(crate) fn new(parts: Parts, address: SocketAddr) -> Arc<Server> {
+        Arc::new(Server {
+            ssh: Arc::new(tunnel::profile::server(parts.host_key)),
+            address,
+            keyring: parts.keyring,
+            files: parts.files,
+            environment: parts.environment,
+            limits: parts.limits,
+            claims: Claims::default(),
+            clients: Clients::default(),
+            budget: Budget::of_this_process(),
+            streams: TaskTracker::new(),
+            ours: TaskTracker::new(),
+            ending: CancellationToken::new(),
+            leave: CancellationToken::new(),
+            end: CancellationToken::new(),
+        })
+    }
+
     pub(crate) fn ssh(&self) -> Arc<Config> {
         self.ssh.clone()
     }
@@ -146,22 +166,7 @@ pub async fn run(
     parts: Parts,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
-    let server = Arc::new(Server {
-        ssh: Arc::new(tunnel::profile::server(parts.host_key)),
-        address: listener.local_addr()?,
-        keyring: parts.keyring,
-        files: parts.files,
-        environment: parts.environment,
-        limits: parts.limits,
-        claims: Claims::default(),
-        clients: Clients::default(),
-        budget: Budget::of_this_process(),
-        streams: TaskTracker::new(),
-        ours: TaskTracker::new(),
-        ending: CancellationToken::new(),
-        leave: CancellationToken::new(),
-        end: CancellationToken::new(),
-    });
+    let server = Server::new(parts, listener.local_addr()?);
     let connections = TaskTracker::new();
     shutdown
         .run_until_cancelled(accept(&listener, &server, &connections))
@@ -227,5 +232,44 @@ async fn end(server: &Server, connections: &TaskTracker) {
             connections = connections.len(),
             "ending: connections did not end in time"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::peer;
+    use tokio::time::Instant;
+
+    /// How long the server takes to end.
+    async fn ended_after(server: &Server, connections: &TaskTracker) -> Duration {
+        let before = Instant::now();
+        let ending = end(server, connections);
+        let ended = timeout(Duration::from_secs(600), ending).await;
+        ended.expect("it ends");
+        before.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn our_clients_are_not_waited_for_longer_than_a_handover_takes() {
+        let (server, _) = peer::server();
+        let _ours = server.count_ours();
+        assert_eq!(ended_after(&server, &TaskTracker::new()).await, HANDOVER);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn streams_are_cut_off_that_do_not_finish() {
+        let (server, _) = peer::server();
+        let _stream = server.streams().token();
+        let waited = ended_after(&server, &TaskTracker::new()).await;
+        assert_eq!(waited, server.limits().drain);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_does_not_end_is_left() {
+        let (server, _) = peer::server();
+        let connections = TaskTracker::new();
+        let _connection = connections.token();
+        assert_eq!(ended_after(&server, &connections).await, END_TIMEOUT);
     }
 }

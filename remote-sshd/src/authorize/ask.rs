@@ -61,3 +61,45 @@ async fn connect(name: &str) -> io::Result<Option<UnixStream>> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use russh::keys::{Algorithm, PrivateKey};
+    use tokio::net::{TcpListener, UnixListener};
+
+    /// Asks for the server of `port`; what that meets with, and after how long.
+    async fn asked(port: u16) -> (AuthorizeError, Duration) {
+        let key = PrivateKey::random(&mut rand::rng(), Algorithm::Ed25519).unwrap();
+        let line = key.public_key().to_openssh().unwrap();
+        let before = Instant::now();
+        let asking = timeout(TIMEOUT * 60, authorize(&line, port)).await;
+        let error = asking.expect("it gives up").unwrap_err();
+        (error, before.elapsed())
+    }
+
+    /// A port that no other test has, as long as the listener lives.
+    async fn port() -> (TcpListener, u16) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        (listener, port)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_does_not_answer_is_given_up() {
+        let (_reserved, port) = port().await;
+        let name = Namespace::own().unwrap().socket_name(port);
+        let _silent = UnixListener::bind(format!("\0{name}")).unwrap();
+        let (error, waited) = asked(port).await;
+        assert!(matches!(error, AuthorizeError::TimedOut), "{error}");
+        assert_eq!(waited, TIMEOUT);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_may_be_starting_is_waited_for() {
+        let (_reserved, port) = port().await;
+        let (error, waited) = asked(port).await;
+        assert!(matches!(error, AuthorizeError::NotServing(_)), "{error}");
+        assert_eq!(waited, STARTUP);
+    }
+}

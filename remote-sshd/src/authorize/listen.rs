@@ -111,6 +111,8 @@ impl Desk {
 mod tests {
     use super::*;
     use russh::keys::{Algorithm, PrivateKey, PublicKey};
+    use tokio::io::AsyncReadExt;
+    use tokio::time::Instant;
 
     fn key() -> PublicKey {
         PrivateKey::random(&mut rand::rng(), Algorithm::Ed25519)
@@ -157,5 +159,21 @@ mod tests {
         assert_eq!(answer, "ok ssh-ed25519 HOST");
         assert!(own.is(passed.unwrap()).unwrap());
         assert!(desk.keyring.knows(&key));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_is_not_finished_is_dropped() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let desk = desk();
+        let registrar = Registrar::bind(port, desk.keyring, desk.host_key).unwrap();
+        let shutdown = CancellationToken::new();
+        let _running = tokio::spawn(registrar.run(shutdown.clone()));
+        let name = desk.namespace.socket_name(port);
+        let mut silent = UnixStream::connect(format!("\0{name}")).await.unwrap();
+        let before = Instant::now();
+        let end = timeout(TIMEOUT * 60, silent.read(&mut [0])).await;
+        assert_eq!(end.expect("an end").unwrap(), 0);
+        assert_eq!(before.elapsed(), TIMEOUT);
     }
 }

@@ -123,3 +123,30 @@ async fn open_plain(
     let opening = async move { open(&opening, &name, port, from, from_port).await };
     channel::open(connection.link(), Box::pin(opening), OPEN_TIMEOUT).await
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::peer::Peer;
+    use std::io::ErrorKind;
+    use tokio::io::AsyncReadExt;
+    use tokio::time::Instant;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_is_reset_after_a_while_without_an_answer() {
+        for peer in [Peer::ours().await, Peer::plain().await] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let mut caller = TcpStream::connect(address).await.unwrap();
+            let (tcp, from) = listener.accept().await.unwrap();
+            let pending = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+            let before = Instant::now();
+            let calling = call(peer.connection, tcp, from, ("".into(), 80), pending);
+            let called = timeout(OPEN_TIMEOUT * 60, calling).await;
+            called.expect("it gives up");
+            assert_eq!(before.elapsed(), OPEN_TIMEOUT);
+            let error = caller.read_u8().await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+        }
+    }
+}
