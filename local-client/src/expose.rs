@@ -99,3 +99,19 @@ async fn attempt(address: IpAddr, port: u16) -> io::Result<TcpStream> {
     copy::tune(&app)?;
     Ok(app)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::silent::Silent;
+    use tokio::time::Instant;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_app_that_does_not_accept_is_given_up() {
+        let silent = Silent::new().await;
+        let before = Instant::now();
+        let error = connect(silent.port).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(before.elapsed(), CONNECT_TIMEOUT);
+    }
+}

@@ -74,3 +74,20 @@ pub async fn ask(path: &Path) -> Result<(), String> {
         )),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::Instant;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_does_not_answer_is_not_healthy() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let _silent = bind(&path).unwrap();
+        let before = Instant::now();
+        let reason = ask(&path).await.unwrap_err();
+        assert_eq!(reason, "the client did not answer within 4 s");
+        assert_eq!(before.elapsed(), TIMEOUT);
+    }
+}

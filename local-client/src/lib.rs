@@ -13,3 +13,5 @@ pub mod pod;
 pub mod privileges;
 pub mod run;
 pub mod session;
+#[cfg(test)]
+mod silent;

@@ -46,8 +46,16 @@ pub async fn run(options: Options) -> Result<(), Error> {
         outcome = &mut job => return outcome,
         () = signals.next() => shutdown.cancel(),
     }
+    end(job, &mut signals).await
+}
+
+/// Waits for the end of a job that was told to end, but not for ever, and no longer than until the next signal.
+async fn end(
+    job: impl Future<Output = Result<(), Error>>,
+    signals: &mut Signals,
+) -> Result<(), Error> {
     tokio::select! {
-        outcome = tokio::time::timeout(END_TIMEOUT, &mut job) => outcome.unwrap_or(Ok(())),
+        outcome = tokio::time::timeout(END_TIMEOUT, job) => outcome.unwrap_or(Ok(())),
         () = signals.next() => Ok(()),
     }
 }
@@ -231,5 +239,21 @@ impl Signals {
             }
         })
         .await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::pending;
+    use tokio::time::{Instant, timeout};
+
+    #[tokio::test(start_paused = true)]
+    async fn an_end_that_takes_too_long_is_cut_off() {
+        let mut signals = Signals::new().unwrap();
+        let before = Instant::now();
+        let ending = timeout(END_TIMEOUT * 60, end(pending(), &mut signals));
+        ending.await.expect("it ends").unwrap();
+        assert_eq!(before.elapsed(), END_TIMEOUT);
     }
 }

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use tower::{BoxError, ServiceBuilder};
 
 /// How long a request may take, connecting included.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a place where the API server may be is given to answer.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a credential program of the kubeconfig may run.
@@ -186,6 +186,17 @@ fn nowhere(account: &Account, failed: &[(Place, Cause)]) -> DialFailure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Cli;
+    use clap::Parser;
+    use futures::FutureExt;
+    use nix::sys::stat::Mode;
+    use nix::unistd::mkfifo;
+    use serde_json::json;
+    use std::path::PathBuf;
+    use std::pin::pin;
+    use tempfile::TempDir;
+    use tokio::net::TcpListener;
+    use tokio::time::{Instant, advance};
 
     fn account() -> Account {
         Account {
@@ -255,5 +266,90 @@ mod tests {
             panic!("it may come back");
         };
         assert!(message.contains("connection refused"), "{message}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_place_that_does_not_answer_is_left_for_the_next_one() {
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let place = Place {
+            authority: silent.local_addr().unwrap().to_string(),
+            network: None,
+        };
+        let credentials = Credentials {
+            config: Config::new("https://localhost".parse().unwrap()),
+            account: account(),
+            minikube: None,
+        };
+        let original = Original::read().unwrap();
+        let before = Instant::now();
+        let tried = try_place(&credentials, &place, &original).await.unwrap();
+        assert_eq!(tried.err(), Some(no_answer(PROBE_TIMEOUT)));
+        assert_eq!(before.elapsed(), PROBE_TIMEOUT);
+    }
+
+    /// A file that is not read to its end before this is dropped.
+    struct Hanging(TempDir);
+
+    impl Hanging {
+        fn new() -> Hanging {
+            let hanging = Hanging(tempfile::tempdir().unwrap());
+            mkfifo(&hanging.path(), Mode::S_IRWXU).unwrap();
+            hanging
+        }
+
+        fn path(&self) -> PathBuf {
+            self.0.path().join("pipe")
+        }
+    }
+
+    impl Drop for Hanging {
+        fn drop(&mut self) {
+            // Waits for who reads it, as that does for this.
+            std::fs::write(self.path(), "").unwrap();
+        }
+    }
+
+    /// The outcome of a login that takes all the time that it may. Work that blocks holds the clock.
+    async fn overdue<T>(login: impl Future<Output = T>) -> T {
+        let mut login = pin!(login);
+        let tick = Duration::from_millis(1);
+        assert!(login.as_mut().now_or_never().is_none());
+        advance(LOGIN_TIMEOUT - tick).await;
+        assert!(login.as_mut().now_or_never().is_none());
+        advance(tick).await;
+        login.now_or_never().expect("it gives up")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_kubeconfig_that_cannot_be_read_to_its_end_is_given_up() {
+        let hanging = Hanging::new();
+        let mut options = Cli::parse_from(["x"]).options;
+        options.kubeconfig = Some(hanging.path());
+        let failure = overdue(load(Source::new(&options))).await.err().unwrap();
+        let DialFailure::Passing(Error::Api(message)) = failure else {
+            panic!("{failure:?}");
+        };
+        assert!(message.contains("cannot be read within 30 s"), "{message}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_credential_program_that_does_not_end_is_given_up() {
+        let hanging = Hanging::new();
+        let mut config = Config::new("https://localhost".parse().unwrap());
+        let program = json!({
+            "apiVersion": "client.authentication.k8s.io/v1", "command": "cat",
+            "args": [hanging.path()], "interactiveMode": "Never",
+        });
+        config.auth_info.exec = Some(serde_json::from_value(program).unwrap());
+        let original = Original::read().unwrap();
+        let login = Api::new(config, account(), &original);
+        let failure = overdue(login).await.err().unwrap();
+        let DialFailure::Fatal(Error::Api(message)) = failure else {
+            panic!("{failure:?}");
+        };
+        assert!(
+            message.contains("the credential program does not end"),
+            "{message}"
+        );
     }
 }

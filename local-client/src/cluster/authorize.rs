@@ -47,8 +47,16 @@ pub(super) async fn authorize(
     let process = api
         .ask(right, pods.exec(&found.pod, command, &parameters))
         .await?;
-    match timeout(AUTHORIZE_TIMEOUT, finish(process)).await {
-        Ok(finished) => judge(&place, &finished),
+    verdict(&place, finish(process)).await
+}
+
+/// What the command says once it is `finished`.
+async fn verdict(
+    place: &str,
+    finished: impl Future<Output = Finished>,
+) -> Result<PublicKey, DialFailure> {
+    match timeout(AUTHORIZE_TIMEOUT, finished).await {
+        Ok(finished) => judge(place, &finished),
         Err(_) => Err(DialFailure::Passing(Error::Authentication(format!(
             "{place} does not answer \"{PROGRAM} authorize\" within {} s",
             AUTHORIZE_TIMEOUT.as_secs()
@@ -147,6 +155,8 @@ fn exit_code(status: &Status) -> Option<i32> {
 mod tests {
     use super::*;
     use serde_json::{Value, json};
+    use std::future::pending;
+    use tokio::time::Instant;
 
     const KEY: &str =
         "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJdD7y3aLq454yWBdwLWbieU1ebz9/cu7/QEXn9OIeZJ";
@@ -208,5 +218,18 @@ mod tests {
         );
         let failure = judged("", "", json!(null)).unwrap_err();
         assert!(matches!(failure, DialFailure::Passing(_)), "{failure:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_command_that_does_not_end_is_given_up_and_may_end_later() {
+        let before = Instant::now();
+        let asking = timeout(AUTHORIZE_TIMEOUT * 60, verdict("it", pending())).await;
+        match asking.expect("it gives up").unwrap_err() {
+            DialFailure::Passing(Error::Authentication(message)) => {
+                assert!(message.contains("within 10 s"), "{message}");
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(before.elapsed(), AUTHORIZE_TIMEOUT);
     }
 }

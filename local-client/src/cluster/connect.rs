@@ -69,8 +69,10 @@ pub(super) async fn connect(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::silent::Silent;
     use socket2::SockRef;
     use tokio::net::{TcpListener, TcpSocket};
+    use tokio::time::Instant;
 
     async fn connected(host: &str, port: u16) -> Result<TcpStream, DialFailure> {
         let address = Address {
@@ -103,6 +105,21 @@ mod tests {
                     message.contains(&format!("127.0.0.1:{port}: connection refused")),
                     "{message}"
                 );
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_that_does_not_answer_is_given_up_and_may_answer_later() {
+        let silent = Silent::new().await;
+        let before = Instant::now();
+        let failure = connected("127.0.0.1", silent.port).await.unwrap_err();
+        assert_eq!(before.elapsed(), CONNECT_TIMEOUT);
+        match failure {
+            DialFailure::Passing(Error::Link(message)) => {
+                let part = format!("cannot connect to 127.0.0.1:{}", silent.port);
+                assert!(message.contains(&part), "{message}");
             }
             other => panic!("{other:?}"),
         }

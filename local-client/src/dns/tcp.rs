@@ -6,9 +6,9 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::tcp::OwnedReadHalf;
 use tokio::sync::mpsc;
 use tunnel::frames::{FrameReader, frame};
 use tunnel::stream::{Reader, Reset};
@@ -62,7 +62,7 @@ async fn respond(bytes: Bytes, shim: &Shim, answers: mpsc::Sender<Bytes>) {
     }
 }
 
-async fn send(mut write: OwnedWriteHalf, mut answers: mpsc::Receiver<Bytes>) {
+async fn send(mut write: impl AsyncWrite + Unpin, mut answers: mpsc::Receiver<Bytes>) {
     while let Some(answer) = answers.recv().await {
         let Some(message) = frame(&answer) else {
             return;
@@ -86,5 +86,22 @@ impl Reader for Receiving {
             Ok(_) => Ok(Some(buffer.freeze())),
             Err(_) => Err(Reset),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::{Instant, timeout};
+
+    #[tokio::test(start_paused = true)]
+    async fn an_app_that_does_not_take_its_answer_is_left() {
+        let (near, _far) = tokio::io::duplex(1);
+        let (answers, ready) = mpsc::channel(QUEUE);
+        answers.send("answer".into()).await.unwrap();
+        let before = Instant::now();
+        let sending = timeout(WRITE_TIMEOUT * 60, send(near, ready));
+        sending.await.expect("it gives up");
+        assert_eq!(before.elapsed(), WRITE_TIMEOUT);
     }
 }

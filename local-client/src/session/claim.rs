@@ -82,7 +82,11 @@ fn describe(claim: &Claim) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::fake;
     use super::*;
+    use std::io;
+    use std::sync::{Arc, OnceLock};
+    use tokio::time::timeout;
     use tunnel::claims::Refusal;
 
     fn report(reason: RefusalReason) -> Report {
@@ -122,5 +126,48 @@ mod tests {
             explain(&report(RefusalReason::Permission), 80),
             ListenError::Permission(80)
         );
+    }
+
+    /// Claims a port whose holder stays.
+    async fn refused() -> ListenError {
+        let (connection, _) = fake::connection().await;
+        let claiming = timeout(PATIENCE * 60, claim(&connection, 80)).await;
+        claiming.expect("it gives up").unwrap_err()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_holder_that_stays_is_not_waited_for_any_longer() {
+        let before = Instant::now();
+        let error = refused().await;
+        assert!(matches!(error, ListenError::Held { .. }), "{error}");
+        assert_eq!(before.elapsed(), PATIENCE);
+    }
+
+    /// Knows when the holder was named.
+    #[derive(Clone, Default)]
+    struct Log(Arc<OnceLock<Instant>>);
+
+    impl io::Write for Log {
+        fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+            if String::from_utf8_lossy(line).contains("port 80 of the pod is held by") {
+                self.0.set(Instant::now()).expect("once");
+            }
+            Ok(line.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_holder_that_may_leave_at_once_is_not_named() {
+        let log = Log::default();
+        let writer = log.clone();
+        let logging = tracing_subscriber::fmt().with_writer(move || writer.clone());
+        let _logging = tracing::subscriber::set_default(logging.finish());
+        let before = Instant::now();
+        refused().await;
+        assert_eq!(log.0.get().map(|named| *named - before), Some(UNREMARKED));
     }
 }

@@ -397,3 +397,6 @@ async fn receive_document<T: serde::de::DeserializeOwned>(mut stream: Stream) ->
         Err(_) => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -136,6 +136,7 @@ async fn receive(mut reader: FrameReader, waiting: Arc<Mutex<Waiting>>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::time::{Instant, timeout};
     use tunnel::stream::memory;
 
     #[tokio::test]
@@ -185,5 +186,16 @@ mod tests {
             dns.ask(Bytes::from_static(&[0, 0])).await,
             Err(DnsError::LinkDown)
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_query_without_an_answer_is_given_up() {
+        let (near, _far) = memory::pair();
+        let dns = Dns::new(near, &TaskTracker::new(), &CancellationToken::new());
+        let before = Instant::now();
+        let asking = timeout(ANSWER_TIMEOUT * 60, dns.ask(Bytes::from_static(&[0, 0])));
+        assert_eq!(asking.await, Ok(Err(DnsError::TimedOut)));
+        assert_eq!(before.elapsed(), ANSWER_TIMEOUT);
+        assert!(lock(&dns.waiting).answers.is_empty());
     }
 }

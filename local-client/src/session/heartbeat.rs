@@ -28,3 +28,28 @@ pub async fn until_dead(handle: &Handle<Handler>, gate: &Gate) {
         sleep_until(next.min(deadline)).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fake;
+    use super::*;
+    use tokio::time::timeout;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_link_that_delivers_nothing_is_dead() {
+        let (connection, frozen) = fake::connection().await;
+        frozen.cancel();
+        let before = Instant::now();
+        let cause = timeout(DEAD_AFTER * 60, connection.ended()).await;
+        let expected = "nothing came from the pod for 6 s";
+        assert_eq!(cause.as_deref(), Ok(expected));
+        assert_eq!(before.elapsed(), DEAD_AFTER);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_link_on_which_nothing_happens_is_alive() {
+        let (connection, _) = fake::connection().await;
+        let ended = timeout(DEAD_AFTER * 60, connection.ended()).await;
+        assert!(ended.is_err(), "{ended:?}");
+    }
+}

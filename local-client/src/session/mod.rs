@@ -5,6 +5,8 @@ mod backoff;
 mod claim;
 mod connection;
 mod dns;
+#[cfg(test)]
+mod fake;
 mod handler;
 mod heartbeat;
 pub mod identity;
@@ -321,5 +323,67 @@ impl Pod for Session {
 
     fn facts(&self) -> Arc<Facts> {
         self.facts.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fake::{Manners, Once, key, way};
+    use tunnel::opener::Connected;
+
+    async fn started(manners: Manners) -> (Session, Arc<Once>, CancellationToken) {
+        let (transport, frozen) = way(manners);
+        let dialer = Once::new(transport);
+        let session = Session::start(dialer.clone(), key(), Wear::default()).await;
+        (session.ok().unwrap(), dialer, frozen)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_link_without_a_round_trip_in_time_is_not_healthy() {
+        let (session, _, frozen) = started(Manners::default()).await;
+        assert!(session.healthy().await);
+        frozen.cancel();
+        let before = Instant::now();
+        let healthy = timeout(PING_TIMEOUT * 60, session.healthy()).await;
+        assert_eq!(healthy, Ok(false));
+        assert_eq!(before.elapsed(), PING_TIMEOUT);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_target_of_which_the_pod_says_nothing_is_given_up() {
+        let (session, _, _) = started(Manners::default()).await;
+        let target = Target {
+            host: "thing1".into(),
+            port: 80,
+        };
+        let before = Instant::now();
+        let opened = timeout(OPEN_TIMEOUT * 60, session.open(&target)).await;
+        let error = opened.expect("it gives up").unwrap_err();
+        assert_eq!(error, DialError::TimedOut);
+        assert_eq!(before.elapsed(), OPEN_TIMEOUT);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_one_that_takes_the_place_of_an_ending_pod_is_looked_for_often() {
+        let (session, dialer, _) = started(Manners::default()).await;
+        let connection = session.current().unwrap();
+        connection.link().left.cancel();
+        let looking = session.replacement(&connection);
+        assert!(timeout(HANDOVER_PAUSE * 60, looking).await.is_err());
+        assert_eq!(dialer.pauses().into_iter().max(), Some(HANDOVER_PAUSE));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_port_of_an_ending_pod_is_claimed_again() {
+        let (session, _, _) = started(Manners {
+            later: 80,
+            ..Manners::default()
+        })
+        .await;
+        let before = Instant::now();
+        let listening = timeout(LISTEN_PAUSE * 60, session.listen(80)).await;
+        listening.expect("it is granted").unwrap();
+        assert_eq!(before.elapsed(), LISTEN_PAUSE);
     }
 }

@@ -46,6 +46,7 @@ pub(super) async fn forward(api: &Api, found: &Found) -> Result<Box<dyn Io>, Dia
     reason = "so tungstenite takes a server's refusal"
 )]
 mod tests {
+    use super::super::api::REQUEST_TIMEOUT;
     use super::super::errors::Account;
     use super::super::original::Original;
     use super::*;
@@ -58,7 +59,7 @@ mod tests {
     use std::time::Duration;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};
-    use tokio::time::timeout;
+    use tokio::time::{Instant, timeout};
     use tokio_tungstenite::tungstenite::Message;
     use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
     use tokio_tungstenite::tungstenite::http;
@@ -198,8 +199,10 @@ mod tests {
             account: account(),
         };
         let found = found();
+        let before = Instant::now();
         let asking = timeout(Duration::from_secs(60), forward(&api, &found));
         let failure = asking.await.expect("it gives up").err().unwrap();
+        assert_eq!(before.elapsed(), REQUEST_TIMEOUT);
         let DialFailure::Passing(Error::Api(message)) = failure else {
             panic!("it may come back");
         };
