@@ -126,6 +126,29 @@ impl server::Handler for Handler {
         Ok(())
     }
 
+    /// Without a request there is nobody whom a session's data is for, and russh would wait for somebody to take it.
+    async fn data(
+        &mut self,
+        channel: ChannelId,
+        _: &[u8],
+        session: &mut Session,
+    ) -> Result<(), Error> {
+        match self.sessions.remove(&channel) {
+            Some(_) => session.close(channel),
+            None => Ok(()),
+        }
+    }
+
+    async fn extended_data(
+        &mut self,
+        channel: ChannelId,
+        _: u32,
+        data: &[u8],
+        session: &mut Session,
+    ) -> Result<(), Error> {
+        self.data(channel, data, session).await
+    }
+
     async fn channel_close(&mut self, channel: ChannelId, _: &mut Session) -> Result<(), Error> {
         self.sessions.remove(&channel);
         Ok(())

@@ -6,13 +6,15 @@ use crate::keyring::Keyring;
 use crate::limits::Limits;
 use crate::pod::PodFiles;
 use crate::server::{Parts, Server};
+use bytes::Bytes;
 use russh::Channel;
 use russh::client::{self, ChannelOpenHandle, Handle, Msg};
 use russh::keys::{Algorithm, PrivateKey, PrivateKeyWithHashAlg, PublicKeyOrCertificate};
 use russh::server::RunningSession;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{copy_bidirectional, duplex};
+use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -23,6 +25,8 @@ use tunnel::{carrier, profile};
 
 /// What a link holds in each direction.
 const PIPE: usize = 64 << 10;
+/// Nothing takes that long when it is all right.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 fn key() -> PrivateKey {
     PrivateKey::random(&mut rand::rng(), Algorithm::Ed25519).unwrap()
@@ -50,6 +54,8 @@ pub(crate) struct Peer {
     /// Cancelled, it freezes the link, which takes everything then and delivers nothing.
     pub(crate) frozen: CancellationToken,
     handle: Handle<Silent>,
+    /// Targets that take nothing.
+    silent: Mutex<Vec<TcpListener>>,
 }
 
 impl Peer {
@@ -100,22 +106,40 @@ impl Peer {
             session,
             frozen,
             handle,
+            silent: Mutex::default(),
         }
     }
 
-    /// Has russh wait for a channel that nobody reads.
+    /// Has russh wait for a target that takes nothing more, as it does for those of plain clients.
     pub(crate) async fn obstruct(&self) {
-        let channel = self.handle.channel_open_session().await.unwrap();
-        for _ in 0..=2 * channel_buffer_size() {
-            channel.data_bytes("x").await.unwrap();
-        }
-        let ping = timeout(Duration::from_millis(1), self.handle.send_ping());
-        ping.await.unwrap_err();
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = silent.local_addr().unwrap().port().into();
+        let opening = self
+            .handle
+            .channel_open_direct_tcpip("127.0.0.1", port, "x", 0);
+        let channel = opening.await.unwrap();
+        let piece = Bytes::from_static(&[0; profile::PACKET as usize]);
+        while timeout(PATIENCE, channel.data_bytes(piece.clone()))
+            .await
+            .is_ok()
+        {}
+        assert!(!self.answers().await);
+        self.silent.lock().unwrap().push(silent);
     }
-}
 
-fn channel_buffer_size() -> usize {
-    russh::server::Config::default().channel_buffer_size
+    /// Sends so much on a session without a request that russh's queue for it overflows.
+    pub(crate) async fn babble(&self) {
+        let channel = self.handle.channel_open_session().await.unwrap();
+        for _ in 0..=2 * russh::server::Config::default().channel_buffer_size {
+            channel.data_bytes("x").await.unwrap();
+            channel.extended_data_bytes(1, "x").await.unwrap();
+        }
+    }
+
+    /// Whether russh's loop is at work.
+    pub(crate) async fn answers(&self) -> bool {
+        timeout(PATIENCE, self.handle.send_ping()).await.is_ok()
+    }
 }
 
 /// Leaves callers without an answer.

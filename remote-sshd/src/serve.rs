@@ -115,8 +115,9 @@ async fn attend(
 
 /// Waits until nothing has been received for as long as `limit`.
 async fn silence(gate: &Gate, limit: Duration) {
-    while let Some(rest) = limit.checked_sub(gate.last_received().elapsed()) {
-        sleep(rest).await;
+    let rest = || limit.saturating_sub(gate.last_received().elapsed());
+    while !rest().is_zero() {
+        sleep(rest()).await;
     }
 }
 
@@ -170,6 +171,25 @@ mod tests {
         let left = timeout(LEAVE_TIMEOUT * 60, leaving).await;
         assert!(left.expect("it gives up").is_none());
         assert_eq!(before.elapsed(), LEAVE_TIMEOUT);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_babbles_holds_up_nothing() {
+        for peer in [Peer::ours().await, Peer::plain().await] {
+            peer.babble().await;
+            assert!(peer.answers().await);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_stands_still_is_ended() {
+        let peer = Peer::plain().await;
+        peer.obstruct().await;
+        let limit = peer.connection.server().limits().silence;
+        let last = peer.connection.link().gate.last_received();
+        let attending = timeout(limit * 60, attend(&peer.connection, peer.session));
+        let _ = attending.await.expect("it ends");
+        assert_eq!(last.elapsed(), limit);
     }
 
     /// It does not answer three keepalives.

@@ -118,7 +118,7 @@ mod tests {
         assert_eq!(before.elapsed(), CONNECT_TIMEOUT);
         match failure {
             DialFailure::Passing(Error::Link(message)) => {
-                let part = format!("cannot connect to 127.0.0.1:{}", silent.port);
+                let part = format!("cannot connect to 127.0.0.1:{}: timed out", silent.port);
                 assert!(message.contains(&part), "{message}");
             }
             other => panic!("{other:?}"),

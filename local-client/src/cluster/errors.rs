@@ -10,6 +10,7 @@ use rustls::CertificateError;
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
+use tokio::time::error::Elapsed;
 
 /// Who asks which API server, for the messages.
 #[derive(Debug, Clone)]
@@ -135,6 +136,9 @@ pub(super) fn cause(error: &(dyn StdError + 'static)) -> Cause {
     while let Some(error) = link {
         if let Some(error) = error.downcast_ref::<Unresolved>() {
             return Cause::Unresolved(error.to_string());
+        }
+        if error.is::<Elapsed>() {
+            return Cause::Unreachable(io::ErrorKind::TimedOut.to_string());
         }
         if let Some(error) = error.downcast_ref::<rustls::Error>() {
             return Cause::Tls(handshake(error));

@@ -130,7 +130,7 @@ mod tests {
     use crate::peer::Peer;
     use std::io::ErrorKind;
     use tokio::io::AsyncReadExt;
-    use tokio::time::Instant;
+    use tokio::time::{Instant, timeout};
 
     #[tokio::test(start_paused = true)]
     async fn a_caller_is_reset_after_a_while_without_an_answer() {
