@@ -129,6 +129,45 @@ mod tests {
     }
 
     #[test]
+    fn what_is_left_decides_what_a_stream_begins_with() {
+        let budget = Budget::new(4 << 20);
+        let shares = [(); 2].map(|()| budget.share().unwrap());
+        assert_eq!(shares.map(|share| share.bytes() >> 10), [192, 180]);
+        assert!(Budget::new(SMALLEST - 1).share().is_none());
+        let budget = Budget::new(SMALLEST);
+        let last = budget.share().unwrap();
+        assert_eq!(last.bytes(), SMALLEST);
+        assert!(budget.share().is_none());
+    }
+
+    #[test]
+    fn half_of_all_is_for_growth() {
+        let budget = Budget::new(TOTAL);
+        let mut shares = vec![];
+        while budget.in_use() < TOTAL / 2 {
+            let mut share = budget.share().unwrap();
+            while share.extend() {}
+            assert_eq!(share.bytes(), LARGEST);
+            shares.push(share);
+        }
+        let mut late = budget.share().unwrap();
+        assert!(!late.extend());
+    }
+
+    #[test]
+    fn an_odd_share_grows_no_larger_than_others() {
+        let budget = Budget::new(TOTAL);
+        let mut others = vec![];
+        let mut odd = budget.share().unwrap();
+        while odd.bytes() == INITIAL {
+            others.push(std::mem::replace(&mut odd, budget.share().unwrap()));
+        }
+        drop(others);
+        while odd.extend() {}
+        assert!(odd.bytes() > LARGEST / 2 && odd.bytes() <= LARGEST);
+    }
+
+    #[test]
     fn a_thousand_streams_have_a_share_each() {
         let budget = Budget::new(TOTAL);
         let shares: Vec<_> = (0..1000).map(|_| budget.share().unwrap()).collect();

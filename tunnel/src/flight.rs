@@ -248,6 +248,103 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn what_is_promised_is_under_way_too() {
+        let (mut flight, now) = (Flight::new(Instant::now()), Instant::now());
+        flight.sent(100, now);
+        flight.arrived(50, now);
+        flight.sent(INITIAL - 60, now);
+        assert!(flight.has_room(9, true));
+        assert!(!flight.has_room(10, true));
+        assert!(!flight.has_room(11, true));
+        assert_eq!(flight.total(), INITIAL + 40);
+    }
+
+    /// A round begins; all that it measures is sent at once. Returns the window before and after reports of arrivals at these times.
+    fn round(flight: &mut Flight, begin: Instant, reports: &[(u64, u64)]) -> Vec<u64> {
+        let mut windows = vec![];
+        let base = flight.arrived;
+        for _ in 0..reports.last().unwrap().1 / MARK {
+            flight.sent(MARK, begin);
+        }
+        let _ = flight.has_room(u64::from(u32::MAX), true);
+        for (millisecond, bytes) in reports {
+            flight.arrived(base + bytes, begin + Duration::from_millis(*millisecond));
+            windows.push(flight.window.unwrap());
+        }
+        windows
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_round_takes_two_trips_and_measures_rate_and_window() {
+        const ALL: u64 = 8 << 20;
+        let begin = Instant::now();
+        let mut flight = Flight::new(begin);
+        flight.arrived(0, begin);
+        let windows = round(
+            &mut flight,
+            begin,
+            &[(30, 1 << 20), (59, 2 << 20), (60, ALL)],
+        );
+        // 8 MiB in two trips are 4 in one, which the begin lets grow.
+        let measured = ALL / 2 * 5 / 2 + 2 * REPORT;
+        assert_eq!(windows, [INITIAL, INITIAL, measured]);
+
+        let mut flight = Flight::new(begin);
+        flight.arrived(0, begin);
+        let windows = round(
+            &mut flight,
+            begin,
+            &[(2, MARK), (19, 2 * MARK), (20, 2 << 20)],
+        );
+        assert_eq!(windows[..2], [INITIAL, INITIAL]);
+        assert!(windows[2] > INITIAL);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_begin_is_over_when_the_rate_does_not_grow() {
+        let mut begin = Instant::now();
+        let mut flight = Flight::new(begin);
+        flight.arrived(0, begin);
+        let mut windows: Vec<u64> = vec![];
+        for millions in [1, 2, 2, 2, 2] {
+            let bytes = millions << 20;
+            windows.extend(round(&mut flight, begin, &[(30, bytes / 2), (60, bytes)]).last());
+            begin += Duration::from_millis(60);
+        }
+        let (most, least) = ((5 << 20) / 2 + 2 * REPORT, (5 << 20) / 4 + 2 * REPORT);
+        assert_eq!(windows[1..], [most, most, most, least]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_sends_little_says_nothing_of_the_path() {
+        let begin = Instant::now();
+        let mut flight = Flight::new(begin);
+        flight.arrived(0, begin);
+        round(&mut flight, begin, &[(30, 1 << 20), (60, 8 << 20)]);
+        let measured = flight.window;
+        for millisecond in 61..1000 {
+            let now = begin + Duration::from_millis(millisecond);
+            flight.sent(1 << 10, now);
+            assert!(flight.has_room(0, true));
+            flight.arrived(flight.sent, now);
+        }
+        assert_eq!(flight.window, measured);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn few_times_of_sending_are_kept_and_none_without_reports() {
+        let now = Instant::now();
+        let mut flight = Flight::new(now);
+        flight.sent(1 << 20, now);
+        assert!(flight.marks.is_empty());
+        flight.arrived(1 << 20, now);
+        for _ in 0..1024 {
+            flight.sent(1 << 10, now);
+        }
+        assert_eq!(flight.marks.len(), (1 << 20) / MARK as usize);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn without_reports_nothing_is_held_back() {
         let mut flight = Flight::new(Instant::now());
         flight.sent(1 << 30, Instant::now());

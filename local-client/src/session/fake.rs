@@ -7,7 +7,7 @@ use crate::error::Error;
 use async_trait::async_trait;
 use russh::keys::{Algorithm, PrivateKey, PublicKey};
 use russh::server::{self, Auth, ChannelOpenHandle, Msg, Session, VerifiedPublicKey};
-use russh::{Channel, ChannelId};
+use russh::{Channel, ChannelId, SshId};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{copy_bidirectional, duplex};
@@ -31,6 +31,8 @@ pub(super) struct Manners {
     pub(super) ignored: &'static str,
     /// ... and the one that it starts, and leaves at that.
     pub(super) mute: &'static str,
+    /// Whether it is one that is not ours. It runs no commands.
+    pub(super) plain: bool,
     /// The port that it refuses once, as if it were ending, and then grants.
     pub(super) later: u16,
 }
@@ -69,14 +71,19 @@ pub(super) fn way(manners: Manners) -> (Transport, CancellationToken) {
         declared_environment: None,
     };
     tokio::spawn(async move {
-        let config = Arc::new(profile::server(host_key));
+        let mut config = profile::server(host_key);
+        if manners.plain {
+            config.server_id = SshId::Standard("SSH-2.0-OpenSSH_9.2p1".into());
+        }
         let server = Server {
             manners,
             unanswered: vec![],
             channels: vec![],
             refusals: vec![],
         };
-        let session = server::run_stream(config, far, server).await.unwrap();
+        let session = server::run_stream(Arc::new(config), far, server)
+            .await
+            .unwrap();
         // The end of the client is the end of the test.
         let _ = session.await;
     });

@@ -120,3 +120,28 @@ async fn ask_one(connection: &Arc<Connection>, nameserver: IpAddr, query: &[u8])
     frames::send(stream.writer.as_mut(), query).await.ok()?;
     FrameReader::new(stream.reader).next().await.ok()?
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::fake::{Manners, client, way};
+    use tokio::time::Instant;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_says_nothing_is_given_up() {
+        let (transport, _) = way(Manners {
+            plain: true,
+            ..Manners::default()
+        });
+        let before = Instant::now();
+        let connection = Connection::establish(transport, &client()).await.unwrap();
+        assert_eq!(before.elapsed(), COMMAND_TIMEOUT);
+        assert!(!connection.is_ours() && connection.facts.resolv_conf.0.is_empty());
+
+        let (connection, before) = (Arc::new(connection), Instant::now());
+        let nameservers = ["198.18.0.10", "fd00::a"].map(|address| address.parse().unwrap());
+        let answer = ask(&connection, &nameservers, &[0; 12]).await;
+        assert_eq!(answer, Err(DnsError::TimedOut));
+        assert_eq!(before.elapsed(), 2 * NAMESERVER_TIMEOUT);
+    }
+}

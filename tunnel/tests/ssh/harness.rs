@@ -197,6 +197,12 @@ impl Ends {
         }
     }
 
+    /// The client takes its server for a plain one.
+    pub fn taking_it_for_plain(mut self) -> Ends {
+        self.link.peer = Peer::Plain;
+        self
+    }
+
     /// Asks for a channel with what is said of a stream.
     pub async fn ask(&self, label: Label) -> Result<Channel<client::Msg>, OpenError> {
         self.ask_for("x", label).await

@@ -102,6 +102,22 @@ async fn a_stream_that_is_not_known_is_reset() {
     assert!(other.acceptor.is_empty());
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_plain_server_is_asked_for_no_stream() {
+    let server = Server::new(echo);
+    let connections = connected(&server).await;
+    let mut stream = open(&connections, "x", TIMEOUT).await.unwrap();
+    say(&mut stream, "before").await;
+    cut(&connections);
+    let before = Instant::now();
+    let plain = Ends::to(&server).await.taking_it_for_plain();
+    connections.send_replace(Some(Arc::new(plain)));
+    assert_eq!(stream.reader.read().await, Err(Reset));
+    let error = open(&connections, "x", TIMEOUT).await.unwrap_err();
+    assert_eq!(error, DialError::LinkDown);
+    assert!(before.elapsed() < TIMEOUT / 2);
+}
+
 /// What the server answers in the very moment of the cut is neither lost nor done twice: the request is the same one.
 #[tokio::test(start_paused = true)]
 async fn an_opening_is_repeated_on_the_next_connection() {
