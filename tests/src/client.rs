@@ -86,10 +86,13 @@ impl<'a> Builder<'a> {
     }
 
     /// Starts a client without options for the target, and runs a script of busybox in its network, with no more waiting than for the
-    /// environment file, whose appearance means ready. Returns what the script prints.
-    pub fn first_connection(self, script: &str) -> Result<String> {
+    /// environment file, whose appearance means ready. Returns the uptime when the container had started, in seconds, and what the
+    /// script prints.
+    pub fn first_connection(self, script: &str) -> Result<(f64, String)> {
         let client = self.launch(&[])?;
-        let script = format!("until [ -e /output/{TARGET}.env ]; do usleep 1000; done; {script}");
+        let script = format!(
+            "read uptime _ </proc/uptime; echo $uptime; until [ -e /output/{TARGET}.env ]; do usleep 1000; done; {script}"
+        );
         let mut app = Command::new("docker");
         app.args(["run", "--rm", "--label", &client.cluster.label()]);
         app.arg(format!("--net=container:{}", client.name));
@@ -105,7 +108,9 @@ impl<'a> Builder<'a> {
             "-c",
             &script,
         ]);
-        run(&mut app).with_context(|| client.logs().unwrap_or_default())
+        let said = run(&mut app).with_context(|| client.logs().unwrap_or_default())?;
+        let (uptime, said) = said.split_once('\n').context("a line of uptime")?;
+        Ok((uptime.parse()?, said.to_owned()))
     }
 
     fn prepare(&self, options: &[&str]) -> Result<(Client, Command)> {

@@ -5,7 +5,7 @@ use super::api::Api;
 use super::authorize::authorize;
 use super::connect::connect;
 use super::credentials::Source;
-use super::find::find;
+use super::find::{Found, find};
 use super::forward::forward;
 use super::host_key::host_key;
 use super::original::Original;
@@ -60,6 +60,27 @@ impl ThroughApi {
         })
     }
 
+    /// Has the pod accept `key`, if it must be told, and returns its host key.
+    async fn trust(
+        &self,
+        api: &Api,
+        found: &Found,
+        key: &PublicKey,
+    ) -> Result<PublicKey, DialFailure> {
+        match &self.host_key {
+            Some(host_key) => Ok(host_key.clone()),
+            None if self.is_authorized => host_key(api, found).await,
+            None => authorize(api, found, key).await,
+        }
+    }
+
+    async fn stream(&self, api: &Api, found: &Found) -> Result<Box<dyn Io>, DialFailure> {
+        match &self.connect {
+            Some(address) => Ok(Box::new(connect(&self.original, address).await?)),
+            None => forward(api, found).await,
+        }
+    }
+
     fn warn_once(&self, warnings: Vec<String>) {
         let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
         for warning in warnings {
@@ -77,18 +98,12 @@ impl Dialer for ThroughApi {
         let api = Api::connect(&self.source, &self.original).await?;
         let mut found = find(&api, &self.target, self.container.as_deref()).await?;
         self.warn_once(std::mem::take(&mut found.warnings));
-        let host_key = match &self.host_key {
-            Some(host_key) => host_key.clone(),
-            None if self.is_authorized => host_key(&api, &found).await?,
-            None => authorize(&api, &found, key).await?,
-        };
-        let stream: Box<dyn Io> = match &self.connect {
-            Some(address) => Box::new(connect(&self.original, address).await?),
-            None => forward(&api, &found).await?,
-        };
+        // Side by side: each takes round trips. What is wrong with the pod is told by the first.
+        let (host_key, stream) =
+            tokio::join!(self.trust(&api, &found, key), self.stream(&api, &found));
         Ok(Transport {
-            stream,
-            host_key,
+            host_key: host_key?,
+            stream: stream?,
             peer: format!("pod {} in namespace {}", found.pod, api.account.namespace),
             declared_environment: Some(found.declared_environment),
         })

@@ -15,26 +15,29 @@ const REQUEST: &str = "e00000000?";
 /// Starts a way of a kind, and ends it.
 pub fn measure(lab: &Lab, kind: Kind) -> Result<Figures> {
     let start = uptime()?;
-    let end = match kind {
+    let (containers, end) = match kind {
         Kind::PortForward => {
             let forward = ways::forward(lab, LOAD, PORT)?;
-            first_byte(forward.port)?
+            (start, first_byte(forward.port)?)
         }
         Kind::OpenSsh => {
             let ssh = OpenSsh::start(lab)?;
-            first_byte(ssh.port)?
+            (start, first_byte(ssh.port)?)
         }
-        Kind::Pump => first_byte(Pump::start(lab)?.port)?,
+        Kind::Pump => (start, first_byte(Pump::start(lab)?.port)?),
         // In the network of the client's container, which is there before the client is ready.
         Kind::Project => {
-            let said = lab.client().first_connection(&format!(
+            let (containers, said) = lab.client().first_connection(&format!(
                 "printf {REQUEST} | nc {LOAD} {PORT} | {{ head -c 1; cat /proc/uptime; }}"
             ))?;
             let uptime = said.strip_prefix('?').with_context(|| said.clone())?;
-            seconds(uptime)?
+            (containers, seconds(uptime)?)
         }
     };
-    Ok(Figures::from([("start".to_owned(), end - start)]))
+    Ok(Figures::from([
+        ("start".to_owned(), end - start),
+        ("start_after_containers".to_owned(), end - containers),
+    ]))
 }
 
 /// Connects as soon as a port of this machine listens, and returns when the answer came.

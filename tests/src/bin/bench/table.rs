@@ -8,7 +8,7 @@ use std::fs;
 use std::thread::available_parallelism;
 
 /// What is shown: a figure's name, and the row's.
-const ROWS: [(&str, &str); 14] = [
+const ROWS: [(&str, &str); 15] = [
     ("up_1", "up, 1 stream, MiB/s"),
     ("down_1", "down, 1 stream, MiB/s"),
     ("up_8", "up, 8 streams, MiB/s"),
@@ -28,6 +28,10 @@ const ROWS: [(&str, &str); 14] = [
     ("connections_1", "new connections per second, 1 at a time"),
     ("connections_16", "new connections per second, 16 at a time"),
     ("start", "first byte after the start, s"),
+    (
+        "start_after_containers",
+        "the same, after Docker has started containers, s",
+    ),
     ("cpu", "CPU seconds per GiB, both ends"),
 ];
 
