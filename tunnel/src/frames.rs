@@ -110,8 +110,13 @@ mod tests {
         assert_eq!(FrameReader::new(near.reader).next().await, Err(Reset));
     }
 
-    #[test]
-    fn a_message_too_long_is_refused() {
-        assert_eq!(frame(&vec![0; MAX + 1]), None);
+    #[tokio::test]
+    async fn a_message_too_long_is_refused() {
+        let (near, mut far) = memory::pair();
+        let too_long = send(far.writer.as_mut(), &vec![0; MAX + 1]).await;
+        assert_eq!(too_long, Err(Reset));
+        send(far.writer.as_mut(), b"next").await.unwrap();
+        let next = FrameReader::new(near.reader).next().await;
+        assert_eq!(next.unwrap().unwrap(), "next");
     }
 }

@@ -341,6 +341,50 @@ mod tests {
         gate.ended().await;
     }
 
+    /// Whoever waits for a report is woken for that, and not before.
+    #[tokio::test(start_paused = true)]
+    async fn a_report_is_waited_for() {
+        let gate = Gate::new();
+        let reporting = |gate: &Arc<Gate>| {
+            let gate = gate.clone();
+            tokio::spawn(async move { gate.arrivals().await })
+        };
+        let first = reporting(&gate);
+        let least = usize::try_from(REPORT_LEAST).unwrap();
+        gate.receive(least - 1);
+        tokio::time::sleep(REPORT_DELAY * 10).await;
+        assert!(!first.is_finished(), "it is not worth it");
+        let before = Instant::now();
+        gate.receive(1);
+        assert_eq!(first.await.unwrap(), REPORT_LEAST);
+        assert_eq!(before.elapsed(), REPORT_DELAY);
+
+        let second = reporting(&gate);
+        let before = Instant::now();
+        gate.receive(least);
+        tokio::time::sleep(REPORT_DELAY / 5).await;
+        gate.receive(usize::try_from(REPORT).unwrap() - least);
+        assert_eq!(second.await.unwrap(), REPORT_LEAST + REPORT);
+        assert_eq!(before.elapsed(), REPORT_DELAY / 5);
+        gate.queue().append(&[0; 9]);
+        assert_eq!(gate.carried(), REPORT_LEAST + REPORT + 9);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_being_written_is_unsent_and_what_passes_is_coming() {
+        let gate = Gate::new();
+        gate.queue().append(&[0; BUDGET / 2]);
+        gate.queue().draining = BUDGET / 4;
+        let passing = gate.pass(BUDGET / 4 - 1);
+        let last = gate.turn(1).await;
+        assert!(!gate.queue().has_room(), "all is taken");
+        last.sent(1);
+        gate.queue().append(&[0]);
+        assert!(!gate.queue().has_room(), "it is unsent now");
+        drop(passing);
+        assert!(gate.queue().has_room());
+    }
+
     #[tokio::test(start_paused = true)]
     async fn arrivals_are_reported_when_it_is_worth_it() {
         let gate = Gate::new();

@@ -46,3 +46,32 @@ pub async fn send<T: Serialize>(writer: &mut dyn Writer, document: &T) -> Result
     writer.write(serde_json::to_vec(document)?.into()).await?;
     Ok(writer.finish().await?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stream::memory;
+
+    /// What comes of a number with so many spaces before it.
+    async fn received(spaces: usize) -> Result<u8, MessageError> {
+        let (mut near, mut far) = memory::pair();
+        let sending = tokio::spawn(async move {
+            for piece in vec![b' '; spaces].chunks(1 << 20) {
+                // The other end may have heard enough.
+                let _ = far.writer.write(piece.to_vec().into()).await;
+            }
+            let _ = send(far.writer.as_mut(), &7).await;
+        });
+        let received = receive(near.reader.as_mut()).await;
+        drop(near);
+        sending.await.unwrap();
+        received
+    }
+
+    #[tokio::test]
+    async fn a_document_may_be_large_but_not_larger() {
+        assert_eq!(received(0).await.unwrap(), 7);
+        assert_eq!(received(MAX - 1).await.unwrap(), 7);
+        assert!(matches!(received(MAX).await, Err(MessageError::TooLong)));
+    }
+}

@@ -82,3 +82,45 @@ fn limits() -> Limits {
         rekey_time_limit: Duration::from_secs(365 * 24 * 3600),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use russh::keys::Algorithm;
+
+    /// What the ends promise their users, and each other.
+    #[test]
+    fn keys_alone_let_in_nothing_is_compressed_and_nobody_rekeys() {
+        let key = PrivateKey::random(&mut rand::rng(), Algorithm::Ed25519).unwrap();
+        let (server, client) = (server(key), client(RunId::random()));
+        assert_eq!(
+            server.methods,
+            MethodSet::from(&[MethodKind::PublicKey][..])
+        );
+        assert!(server.max_auth_attempts < 10 && server.auth_rejection_time >= REJECTION_TIME);
+        assert_eq!(server.auth_rejection_time_initial, Some(Duration::ZERO));
+        for preferred in [&server.preferred, &client.preferred] {
+            assert_eq!(*preferred.compression, [compression::NONE]);
+            assert_eq!(preferred.cipher.first(), Some(&cipher::AES_128_GCM));
+        }
+        for limits in [&server.limits, &client.limits] {
+            assert_eq!(limits.rekey_write_limit, usize::MAX);
+            assert_eq!(limits.rekey_read_limit, usize::MAX);
+            assert!(limits.rekey_time_limit > Duration::from_hours(24 * 364));
+        }
+        assert!(server.inactivity_timeout.is_none() && client.inactivity_timeout.is_none());
+    }
+
+    /// russh waits where a window is shorter than what may come.
+    #[test]
+    fn windows_are_larger_than_any_credit() {
+        let key = PrivateKey::random(&mut rand::rng(), Algorithm::Ed25519).unwrap();
+        let (server, client) = (server(key), client(RunId::random()));
+        for window in [server.window_size, client.window_size] {
+            assert!(u64::from(window) >= 2 * credit::LARGEST);
+        }
+        for packet in [server.maximum_packet_size, client.maximum_packet_size] {
+            assert_eq!(packet, 32 * 1024);
+        }
+    }
+}
