@@ -194,3 +194,93 @@ impl Receiving {
         self.consumed = self.received;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::credit::{Budget, TOTAL};
+
+    const KIB: usize = 1 << 10;
+
+    fn receiving() -> Receiving {
+        Receiving::with_credit(Budget::new(TOTAL).share().unwrap())
+    }
+
+    fn read(receiving: &mut Receiving) -> Option<usize> {
+        match receiving.read() {
+            Found::Bytes(bytes) => Some(bytes.len()),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn small_pieces_are_joined_and_others_left_alone() {
+        let nine = [2 * KIB; 9];
+        let cases: [(&[usize], &[usize]); 2] = [
+            (&[100, 100, SMALL, 100], &[200, SMALL, 100]),
+            (&nine, &[4 * SMALL, 2 * KIB]),
+        ];
+        for (pieces, found) in cases {
+            let mut receiving = receiving();
+            for piece in pieces {
+                receiving.data(vec![0; *piece].into()).unwrap();
+            }
+            let read: Vec<_> = std::iter::from_fn(|| read(&mut receiving)).collect();
+            assert_eq!(read, found);
+        }
+    }
+
+    /// What the peer is told while it sends 64 KiB at a time, `behind` of which the reader leaves: where the reader is, and how much the
+    /// peer may send from there, in KiB.
+    fn told(behind: usize, pieces: usize) -> Vec<(u64, u64)> {
+        let (mut receiving, mut told) = (receiving(), vec![]);
+        for piece in 0..pieces {
+            receiving.data(vec![0; 64 * KIB].into()).unwrap();
+            if piece >= behind {
+                read(&mut receiving).unwrap();
+            }
+            let due = receiving.credit_is_due();
+            let credit = receiving.take_credit();
+            assert_eq!(credit.is_some(), due);
+            if let Some((position, limit)) = credit {
+                assert_eq!(position, receiving.received);
+                told.push((receiving.consumed >> 10, (limit - receiving.consumed) >> 10));
+            }
+        }
+        told
+    }
+
+    #[test]
+    fn the_peer_is_told_at_every_quarter_and_gets_more_after_a_whole_share() {
+        let grows = [
+            (64, 256),
+            (128, 256),
+            (192, 256),
+            (256, 512),
+            (384, 512),
+            (512, 512),
+            (640, 512),
+            (768, 1024),
+        ];
+        assert_eq!(told(0, 12), grows);
+        let stays = [64, 128, 192, 256, 320, 384].map(|consumed| (consumed, 256));
+        assert_eq!(told(1, 7), stays);
+    }
+
+    #[test]
+    fn what_is_to_be_told_again_is_told_once() {
+        let mut receiving = receiving();
+        assert!(!receiving.credit_is_due() && receiving.take_credit().is_none());
+        receiving.data(vec![0; 10].into()).unwrap();
+        receiving.restate();
+        assert!(receiving.credit_is_due());
+        assert_eq!(receiving.take_credit(), Some((10, 256 << 10)));
+        assert!(!receiving.credit_is_due() && receiving.take_credit().is_none());
+        assert!(!receiving.is_complete());
+
+        receiving.fin(Some(10)).unwrap();
+        assert!(!receiving.is_complete(), "the peer does not know it yet");
+        assert_eq!(receiving.take_credit(), Some((11, 256 << 10)));
+        assert!(receiving.is_complete());
+    }
+}

@@ -224,3 +224,68 @@ impl Sending {
         self.next = self.written;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// With `pieces` written to a peer that takes everything.
+    fn written(pieces: &[usize]) -> Sending {
+        let mut sending = Sending::with_credit();
+        sending.credit(0, u64::MAX).unwrap();
+        for piece in pieces {
+            sending.write(vec![0; *piece].into());
+        }
+        sending
+    }
+
+    fn taken(sending: &mut Sending, most: usize) -> usize {
+        sending.take(most).unwrap().len()
+    }
+
+    #[test]
+    fn small_pieces_leave_together_and_others_alone() {
+        assert_eq!(taken(&mut written(&[100, 100, 100]), 1000), 300);
+        assert_eq!(taken(&mut written(&[100, 100]), 200), 200);
+        assert_eq!(taken(&mut written(&[100, 100]), 199), 100);
+        assert_eq!(taken(&mut written(&[100, SMALL]), SMALL + 100), 100);
+        assert_eq!(taken(&mut written(&[SMALL, 100]), SMALL + 100), SMALL);
+    }
+
+    #[test]
+    fn small_pieces_are_copied_and_others_are_not() {
+        for (length, copied) in [(SMALL - 1, true), (SMALL, false), (SMALL + 1, false)] {
+            let bytes = Bytes::from(vec![0; length]);
+            let mut sending = written(&[]);
+            sending.write(bytes.clone());
+            let sent = sending.take(length).unwrap();
+            assert_eq!(sent.as_ptr() != bytes.as_ptr(), copied, "{length}");
+        }
+    }
+
+    #[test]
+    fn a_piece_that_fits_exactly_is_taken_whole() {
+        let mut sending = Sending::with_credit();
+        sending.credit(0, 10).unwrap();
+        sending.write(vec![0; 4].into());
+        assert_eq!((sending.room(6), sending.room(7)), (6, 0));
+        assert_eq!(Sending::without_credit().room(5), 5);
+    }
+
+    #[test]
+    fn an_end_comes_after_all_bytes_and_is_acknowledged_like_one() {
+        let mut sending = written(&[5]);
+        assert_eq!(sending.take_fin(), None, "nobody has ended it");
+        sending.finish();
+        assert!(sending.is_finished());
+        assert_eq!(sending.take_fin(), None, "bytes come first");
+        taken(&mut sending, 5);
+        assert!(!sending.has_told_end() && !sending.is_acknowledged());
+        assert!(sending.credit(6, 0).is_err(), "the end was not sent");
+        assert_eq!(sending.take_fin(), Some(5));
+        sending.credit(5, 0).unwrap();
+        assert!(sending.has_told_end() && sending.is_acknowledged() && !sending.is_complete());
+        sending.credit(6, 0).unwrap();
+        assert!(sending.is_complete());
+    }
+}
