@@ -39,8 +39,9 @@ impl Attention {
 
     /// The sender said little.
     pub(crate) fn said(&mut self, sender: SenderId, now: Instant) {
-        let last = self.said.get(&sender).map_or(now, |said| said.last);
-        let until = now + ((now - last) * 2).clamp(SHORTEST, LONGEST);
+        let gap = self.said.get(&sender).map(|said| now - said.last);
+        let gap = gap.filter(|gap| *gap < LONGEST).unwrap_or_default();
+        let until = now + (gap * 2).clamp(SHORTEST, LONGEST);
         self.said.insert(sender, Said { last: now, until });
     }
 
@@ -79,6 +80,7 @@ mod tests {
         assert_eq!(expected_until(&[0, 10]), 110);
         assert_eq!(expected_until(&[0, 200]), 600);
         assert_eq!(expected_until(&[0, 450]), 950);
+        assert_eq!(expected_until(&[0, 500]), 600, "it was forgotten");
         assert_eq!(expected_until(&[0, 200, 210]), 310);
     }
 

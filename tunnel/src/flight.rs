@@ -50,6 +50,8 @@ pub(crate) struct Flight {
     marks: VecDeque<(u64, Instant)>,
     round: Round,
     rates: VecDeque<f64>,
+    /// The highest rate of all rounds.
+    peak: f64,
     /// The highest rate of the begin and the rounds since it grew; `None` once the begin is over.
     startup: Option<(f64, u32)>,
 }
@@ -77,6 +79,7 @@ impl Flight {
                 limited: false,
             },
             rates: VecDeque::new(),
+            peak: 0.0,
             startup: Some((0.0, 0)),
         }
     }
@@ -142,6 +145,7 @@ impl Flight {
         }
         let bytes = u32::try_from(self.arrived - self.round.arrived).unwrap_or(u32::MAX);
         let rate = f64::from(bytes) / elapsed.as_secs_f64();
+        self.peak = self.peak.max(rate);
         self.rates.push_back(rate);
         if self.rates.len() > ROUNDS {
             self.rates.pop_front();
@@ -159,12 +163,13 @@ impl Flight {
         };
         // Not negative, not a NaN, and far below the largest integer.
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-        let carried_in = |time: Duration| (fastest * time.as_secs_f64()) as u64;
-        // What has arrived and is not reported yet is under way, too.
-        let unreported = carried_in(REPORT_DELAY * 2) + REPORT_LEAST;
-        let window = carried_in(shortest.mul_f64(gain)) + unreported.min(2 * REPORT);
+        let carried = |rate: f64, time: Duration| (rate * time.as_secs_f64()) as u64;
+        // What has arrived and is not reported yet is under way, too. By the rate that the path has shown it can carry: the one at hand
+        // falls with the window where reports take longer than the shortest trip, and the window must not fall with it.
+        let unreported = carried(self.peak, REPORT_DELAY * 2) + REPORT_LEAST;
+        let window = carried(fastest, shortest.mul_f64(gain)) + unreported.min(2 * REPORT);
         self.window = Some(window.max(LEAST));
-        self.queue = carried_in(QUEUE);
+        self.queue = carried(fastest, QUEUE);
     }
 
     /// Bytes sent so far.
@@ -257,6 +262,18 @@ mod tests {
         assert!(!flight.has_room(10, true));
         assert!(!flight.has_room(11, true));
         assert_eq!(flight.total(), INITIAL + 40);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_fast_path_stays_one_when_its_trips_take_longer() {
+        let mut flight = Flight::new(Instant::now());
+        flight.arrived(0, Instant::now());
+        for trip in [5, 50] {
+            let path = (100e6, Duration::from_millis(trip));
+            run(&mut flight, path, Duration::from_secs(20), true).await;
+        }
+        let window = flight.window.unwrap();
+        assert!(window >= 2 * REPORT, "{window}");
     }
 
     /// A round begins; all that it measures is sent at once. Returns the window before and after reports of arrivals at these times.
