@@ -12,14 +12,23 @@ use crate::stream::shared::Shared;
 use russh::Channel;
 use std::time::Duration;
 use tokio::time::timeout;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 /// Makes a stream of an open, confirmed channel. It ends with the channel.
 pub fn stream<M: Message>(channel: Channel<M>, link: &Link) -> Stream {
+    carried(channel, link, leg(link))
+}
+
+/// Keeps a connection with a plain peer from being ended before its streams. A subsystem of our own ends lives as long as the connection,
+/// and does not hold up its end.
+fn leg(link: &Link) -> Option<TaskTrackerToken> {
+    (!link.peer.is_ours()).then(|| link.legs.token())
+}
+
+fn carried<M: Message>(channel: Channel<M>, link: &Link, leg: Option<TaskTrackerToken>) -> Stream {
     let shared = Shared::without_credit(link.pool.clone());
     let stream = shared.stream();
     let link = link.clone();
-    // A subsystem of our own ends lives as long as the connection, and does not hold up its end.
-    let leg = (!link.peer.is_ours()).then(|| link.legs.token());
     link.tracker.clone().spawn(async move {
         let _leg = leg;
         if leg::run(&shared, channel, &link).await == Outcome::Lost {
@@ -38,8 +47,9 @@ pub async fn open<M: Message>(
     opening: Opening<M>,
     limit: Duration,
 ) -> Result<Stream, DialError> {
+    let leg = leg(link);
     match timeout(limit, opened(link, opening)).await {
-        Ok(Ok(channel)) => Ok(stream(channel, link)),
+        Ok(Ok(channel)) => Ok(carried(channel, link, leg)),
         Ok(Err(OpenError::Refused(failure))) => Err(DialError::from_failure(&failure)),
         Ok(Err(OpenError::Lost)) => Err(DialError::LinkDown),
         Err(_) => Err(DialError::TimedOut),

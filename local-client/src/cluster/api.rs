@@ -304,8 +304,9 @@ mod tests {
 
     impl Drop for Hanging {
         fn drop(&mut self) {
-            // Waits for who reads it, as that does for this.
-            std::fs::write(self.path(), "").unwrap();
+            // Who waits for a writer has had one then.
+            let mut both = std::fs::OpenOptions::new();
+            both.read(true).write(true).open(self.path()).unwrap();
         }
     }
 

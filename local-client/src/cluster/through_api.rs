@@ -98,12 +98,12 @@ impl Dialer for ThroughApi {
         let api = Api::connect(&self.source, &self.original).await?;
         let mut found = find(&api, &self.target, self.container.as_deref()).await?;
         self.warn_once(std::mem::take(&mut found.warnings));
-        // Side by side: each takes round trips. What is wrong with the pod is told by the first.
-        let (host_key, stream) =
-            tokio::join!(self.trust(&api, &found, key), self.stream(&api, &found));
+        // One after the other: the pod gives a connection little time to say who it is.
+        let host_key = self.trust(&api, &found, key).await?;
+        let stream = self.stream(&api, &found).await?;
         Ok(Transport {
-            host_key: host_key?,
-            stream: stream?,
+            host_key,
+            stream,
             peer: format!("pod {} in namespace {}", found.pod, api.account.namespace),
             declared_environment: Some(found.declared_environment),
         })

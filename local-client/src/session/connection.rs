@@ -117,6 +117,11 @@ impl Connection {
             let key = PrivateKeyWithHashAlg::new(client.key.clone(), None);
             match handle.authenticate_publickey(USER, key).await {
                 Ok(AuthResult::Success) => Ok(handle),
+                Ok(AuthResult::Failure { .. }) if !is_ours(&gate) => {
+                    Err(DialFailure::Fatal(Error::Authentication(format!(
+                        "{peer} does not accept this client's key for the account {USER}"
+                    ))))
+                }
                 Ok(AuthResult::Failure { .. }) => {
                     Err(DialFailure::Fatal(Error::Authentication(format!(
                         "{peer} does not accept this client's key: authorize it with `kubectl exec POD -- /remote-sshd authorize KEY`, \
@@ -138,12 +143,12 @@ impl Connection {
             .clone();
 
         let farewell = Farewell::default();
+        let lost = |what: &str| {
+            passing(format!(
+                "the link to {peer} was lost while asking for {what}"
+            ))
+        };
         let (facts, names) = if end.is_ours() {
-            let lost = |what: &str| {
-                passing(format!(
-                    "the link to {peer} was lost while asking for {what}"
-                ))
-            };
             // Side by side: each takes round trips.
             let facts = async {
                 let stream = channel::stream(subsystem(&handle, facts::SUBSYSTEM).await?, &link);
@@ -162,6 +167,7 @@ impl Connection {
             (facts, Names::Subsystem(dns))
         } else {
             let facts = plain::facts(&handle).await;
+            let facts = facts.ok_or_else(|| lost("its nameservers"))?;
             let nameservers = resolv_conf::nameservers(&facts.resolv_conf.0);
             (facts, Names::Nameservers(nameservers))
         };
@@ -282,13 +288,24 @@ impl Connection {
             if self.is_ours() {
                 self.farewell.say().await;
             }
-            for port in ports.all() {
-                // A port that was not held needs no giving back.
-                let _ = self.handle.cancel_tcpip_forward("", u32::from(port)).await;
-            }
+            self.give_back(ports).await;
         };
         let _ = timeout(CLOSE_TIMEOUT, give_back).await;
         self.close().await;
+    }
+
+    async fn give_back(&self, ports: &Ports) {
+        for port in ports.all() {
+            // A port that was not held needs no giving back.
+            let _ = self.handle.cancel_tcpip_forward("", u32::from(port)).await;
+        }
+    }
+
+    /// Makes way for the connection that is to take the place of this one, where the server lets no other one have the ports meanwhile.
+    pub async fn make_way(&self, ports: &Ports) {
+        if !self.is_ours() {
+            let _ = timeout(CLOSE_TIMEOUT, self.give_back(ports)).await;
+        }
     }
 
     /// Waits until the other end says that it is about to end, and serves no more callers.
@@ -355,6 +372,11 @@ fn handshake_failure(peer: &str, error: &russh::Error) -> DialFailure {
         ))),
         error => passing(format!("the SSH handshake with {peer} failed: {error}")),
     }
+}
+
+fn is_ours(gate: &Gate) -> bool {
+    gate.identification()
+        .is_some_and(|identification| Peer::parse(identification).is_ours())
 }
 
 /// Checks that the other end, if it is ours, is of a version we understand.

@@ -202,6 +202,7 @@ impl Session {
         }
         let (mut backoff, mut told) = (Backoff::new(), String::new());
         loop {
+            worn.make_way(&self.client.ports).await;
             match connect(self.dialer.as_ref(), &self.client).await {
                 Ok((connection, _)) => {
                     match worn.hands_over_to(&connection) {

@@ -29,36 +29,45 @@ const DOMAIN: u16 = 53;
 /// For one nameserver to answer: a resolver's own patience (resolv.conf(5)).
 const NAMESERVER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What can be learnt of the other end. Where it runs no commands, names are left to it: those that SOCKS5 is given.
-pub(super) async fn facts(handle: &Handle<Handler>) -> Facts {
+/// What can be learnt of the other end; `None` if the link is lost. Where it runs no commands, names are left to it: those that SOCKS5
+/// is given.
+pub(super) async fn facts(handle: &Handle<Handler>) -> Option<Facts> {
     let output = timeout(COMMAND_TIMEOUT, output(handle, RESOLV_CONF)).await;
-    let resolv_conf = output.ok().flatten().unwrap_or_else(|| {
+    let resolv_conf = output.unwrap_or(Some(None))?.unwrap_or_else(|| {
         tracing::warn!(
             "`{RESOLV_CONF}` fails there: no name is resolved but those that SOCKS5 is given"
         );
         vec![]
     });
-    Facts {
+    Some(Facts {
         version: String::new(),
         hostname: String::new(),
         environment: vec![],
         resolv_conf: Blob(resolv_conf),
         hosts: Blob(vec![]),
-    }
+    })
 }
 
-/// What `command` prints, if it ends well.
-async fn output(handle: &Handle<Handler>, command: &str) -> Option<Vec<u8>> {
-    let mut channel = handle.channel_open_session().await.ok()?;
+/// What `command` prints, if it ends well; `None` if the link is lost.
+async fn output(handle: &Handle<Handler>, command: &str) -> Option<Option<Vec<u8>>> {
+    let mut channel = match handle.channel_open_session().await {
+        Ok(channel) => channel,
+        Err(russh::Error::ChannelOpenFailure(_)) => return Some(None),
+        Err(_) => return None,
+    };
     channel.exec(true, command).await.ok()?;
     let (mut output, mut status) = (vec![], None);
     loop {
         match channel.wait().await? {
-            ChannelMsg::Data { data } if output.len() + data.len() > OUTPUT => return None,
-            ChannelMsg::Data { data } => output.extend_from_slice(&data),
+            ChannelMsg::Data { data } if output.len() + data.len() <= OUTPUT => {
+                output.extend_from_slice(&data);
+            }
             ChannelMsg::ExitStatus { exit_status } => status = Some(exit_status),
-            ChannelMsg::Failure => return None,
-            ChannelMsg::Close => return (status == Some(0)).then_some(output),
+            ChannelMsg::Close => return Some((status == Some(0)).then_some(output)),
+            ChannelMsg::Failure | ChannelMsg::Data { .. } => {
+                channel.close().await.ok()?;
+                return Some(None);
+            }
             _ => {}
         }
     }
@@ -108,7 +117,15 @@ pub(super) async fn ask(
             Err(_) => tracing::debug!(%nameserver, "does not answer in time"),
         }
     }
-    Err(DnsError::TimedOut)
+    Err(
+        match opener::Connected::link(connection.as_ref())
+            .gate
+            .has_ended()
+        {
+            true => DnsError::LinkDown,
+            false => DnsError::TimedOut,
+        },
+    )
 }
 
 async fn ask_one(connection: &Arc<Connection>, nameserver: IpAddr, query: &[u8]) -> Option<Bytes> {
