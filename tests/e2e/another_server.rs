@@ -8,27 +8,38 @@ use tests::namespace::Namespace;
 use tests::outcome::Outcome;
 use tests::programs::{STREAMS, run, serve_streams, start};
 use tests::shell::Shell;
-use tests::ssh::{Key, PortForward};
+use tests::ssh::Key;
 use tests::sshd;
 
 /// `sshd::NAME`, as kubectl has it.
 const POD: &str = "pod/sshd";
 const INTACT: &str = "67108864 bytes, intact";
 
+/// The way to it from beside the cluster. A port-forward of kubectl's ends with the first connection that is reset.
+const SERVICE: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: sshd}
+spec:
+  type: NodePort
+  selector: {name: sshd}
+  ports: [{port: 2222}]
+";
+
 /// A client at OpenSSH's server, which has `options`.
 struct Connected {
     client: Client,
     app: App,
-    _forward: PortForward,
 }
 
 impl Connected {
     fn new(namespace: &Namespace, sshd: &str, options: &[&str]) -> Outcome<Connected> {
         let key = Key::new(namespace, "id_ed25519")?;
         let host_key = sshd::start(namespace, &key, sshd)?;
-        let bridge = namespace.cluster.bridge()?;
-        let forward = PortForward::to(namespace, POD, &bridge, sshd::PORT)?;
-        let connect = format!("{bridge}:{}", forward.port);
+        namespace.apply(SERVICE)?;
+        let node = namespace.node_address()?;
+        let port = namespace.kubectl("get service sshd -o jsonpath={.spec.ports[0].nodePort}")?;
+        let connect = format!("{node}:{port}");
         let way = [
             "--connect",
             &connect,
@@ -39,13 +50,13 @@ impl Connected {
         ];
         let client = Client::of(namespace)
             .without_kubeconfig()
+            .docker(&["--network", "kind"])
             .docker(&["-v", &format!("{}:/identity:ro", key.file.display())])
             .start(&[&way, options].concat())?;
         client.logged(1, &["runs another SSH server"])?;
         Ok(Connected {
             app: App::idle(&client)?,
             client,
-            _forward: forward,
         })
     }
 }
@@ -55,7 +66,7 @@ fn o1_o8_i1_names_and_streams_both_ways_through_openssh() -> Outcome {
     let namespace = Namespace::new()?.with_things()?;
     serve_streams(&namespace, "bulk", 9000)?;
     let connected = Connected::new(&namespace, "-o GatewayPorts=yes", &["--expose", "9001"])?;
-    let Connected { client, app, .. } = &connected;
+    let Connected { client, app } = &connected;
     let _server = start(client, STREAMS, &["serve", "9001"])?;
     // The code is reset until it listens.
     eventually("the code", || {
@@ -87,8 +98,7 @@ fn o1_o8_i1_names_and_streams_both_ways_through_openssh() -> Outcome {
 #[test]
 fn o9_an_openssh_that_runs_no_command_leaves_names_to_socks() -> Outcome {
     let namespace = Namespace::new()?.with_things()?;
-    let Connected { client, app, .. } =
-        &Connected::new(&namespace, "-o ForceCommand=/bin/false", &[])?;
+    let Connected { client, app } = &Connected::new(&namespace, "-o ForceCommand=/bin/false", &[])?;
     client.logged(1, &["no name is resolved but those that SOCKS5 is given"])?;
     let curl = "curl -sS --fail --max-time 10";
     let page = app.sh(&format!(

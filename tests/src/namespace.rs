@@ -127,6 +127,13 @@ impl Namespace {
             .map(drop)
     }
 
+    /// The address of the cluster's node in kind's network.
+    pub fn node_address(&self) -> Result<String> {
+        self.kubectl(
+            "get node -o jsonpath={.items[0].status.addresses[?(@.type=='InternalIP')].address}",
+        )
+    }
+
     /// Waits until the target's Deployment is as its manifest says.
     pub fn rolled_out(&self) -> Result<()> {
         self.kubectl("rollout status deployment/yourcode-deployment --timeout=90s")

@@ -35,9 +35,7 @@ impl Lab {
         let namespace = Namespace::on(cluster)?.with_target()?;
         // The node itself: a container on the default bridge would reach what Docker publishes through a program of Docker's, and
         // those that run on this machine would not.
-        let node = namespace.kubectl(
-            "get node -o jsonpath={.items[0].status.addresses[?(@.type=='InternalIP')].address}",
-        )?;
+        let node = namespace.node_address()?;
         let name = namespace.kubectl("config view --minify -o jsonpath={.clusters[0].name}")?;
         namespace.kubectl(&format!(
             "config set-cluster {name} --server=https://{node}:6443"
