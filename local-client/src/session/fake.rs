@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use russh::keys::{Algorithm, PrivateKey, PublicKey};
 use russh::server::{self, Auth, ChannelOpenHandle, Msg, Session, VerifiedPublicKey};
 use russh::{Channel, ChannelId, SshId};
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{copy_bidirectional, duplex};
@@ -24,8 +25,8 @@ use tunnel::profile;
 /// What a link holds in each direction.
 pub(super) const PIPE: usize = 4 << 10;
 
-/// How a server behaves. It never answers what wants to connect to a target, and refuses all ports.
-#[derive(Debug, Clone, Copy, Default)]
+/// How a server behaves. It never answers what wants to connect to a target, and refuses all ports, unless it is a plain one.
+#[derive(Debug, Clone, Default)]
 pub(super) struct Manners {
     /// The subsystem that it does not start, ...
     pub(super) ignored: &'static str,
@@ -33,6 +34,8 @@ pub(super) struct Manners {
     pub(super) mute: &'static str,
     /// Whether it is one that is not ours. It runs no commands.
     pub(super) plain: bool,
+    /// The ports that are held at a plain one.
+    pub(super) held: Arc<Mutex<HashSet<u32>>>,
     /// The port that it refuses once, as if it were ending, and then grants.
     pub(super) later: u16,
 }
@@ -97,7 +100,7 @@ pub(super) async fn connection() -> (Connection, CancellationToken) {
     (established.unwrap(), frozen)
 }
 
-/// There is one way, and no other.
+/// There is one way, and no other until one is made.
 pub(super) struct Once {
     way: Mutex<Option<Transport>>,
     asked: Mutex<Vec<Instant>>,
@@ -109,6 +112,11 @@ impl Once {
             way: Mutex::new(Some(way)),
             asked: Mutex::default(),
         })
+    }
+
+    /// Makes another way.
+    pub(super) fn make(&self, way: Transport) {
+        *self.way.lock().unwrap() = Some(way);
     }
 
     /// The times between being asked for a way and being asked again.
@@ -206,6 +214,9 @@ impl server::Handler for Server {
         port: &mut u32,
         _: &mut Session,
     ) -> Result<bool, Self::Error> {
+        if self.manners.plain {
+            return Ok(self.manners.held.lock().unwrap().insert(*port));
+        }
         let was_refused = !self.refusals.is_empty();
         if *port == u32::from(self.manners.later) {
             self.refusals.push(Refusal {
@@ -215,5 +226,14 @@ impl server::Handler for Server {
             });
         }
         Ok(was_refused)
+    }
+
+    async fn cancel_tcpip_forward(
+        &mut self,
+        _: &str,
+        port: u32,
+        _: &mut Session,
+    ) -> Result<bool, Self::Error> {
+        Ok(self.manners.held.lock().unwrap().remove(&port))
     }
 }

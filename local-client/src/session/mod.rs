@@ -376,6 +376,22 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_plain_server_has_its_ports_back_before_the_next_connection_wants_them() {
+        let plain = Manners {
+            plain: true,
+            ..Manners::default()
+        };
+        let (session, dialer, _) = started(plain.clone()).await;
+        let _incoming = session.listen(80).await.unwrap();
+        let worn = session.current().unwrap();
+        worn.link().left.cancel();
+        dialer.make(way(plain.clone()).0);
+        let next = timeout(START_TIMEOUT, session.replacement(&worn)).await;
+        assert!(!next.expect("there is a way").is_ours());
+        assert!(plain.held.lock().unwrap().contains(&80));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_port_of_an_ending_pod_is_claimed_again() {
         let (session, _, _) = started(Manners {
             later: 80,
