@@ -333,6 +333,20 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_rate_that_grows_by_less_than_a_quarter_does_not_grow() {
+        let mut begin = Instant::now();
+        let mut flight = Flight::new(begin);
+        flight.arrived(0, begin);
+        for millions in [20, 21, 22, 23] {
+            let bytes = millions << 20;
+            round(&mut flight, begin, &[(30, bytes / 2), (60, bytes)]);
+            begin += Duration::from_millis(60);
+        }
+        let window = flight.window.unwrap();
+        assert!(window < (23 << 20) / 2 * 2, "{window}");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn who_sends_little_says_nothing_of_the_path() {
         let begin = Instant::now();
         let mut flight = Flight::new(begin);

@@ -339,6 +339,7 @@ mod tests {
         gate.close();
         let _ = gate.turn(BUDGET).await;
         gate.ended().await;
+        assert!(gate.has_ended());
     }
 
     /// Whoever waits for a report is woken for that, and not before.
@@ -366,8 +367,17 @@ mod tests {
         gate.receive(usize::try_from(REPORT).unwrap() - least);
         assert_eq!(second.await.unwrap(), REPORT_LEAST + REPORT);
         assert_eq!(before.elapsed(), REPORT_DELAY / 5);
+
+        // What comes meanwhile does not put it off.
+        let third = reporting(&gate);
+        let before = Instant::now();
+        gate.receive(least);
+        tokio::time::sleep(REPORT_DELAY / 5).await;
+        gate.receive(1);
+        assert_eq!(third.await.unwrap(), 2 * REPORT_LEAST + REPORT + 1);
+        assert_eq!(before.elapsed(), REPORT_DELAY);
         gate.queue().append(&[0; 9]);
-        assert_eq!(gate.carried(), REPORT_LEAST + REPORT + 9);
+        assert_eq!(gate.carried(), 2 * REPORT_LEAST + REPORT + 10);
     }
 
     #[tokio::test(start_paused = true)]
@@ -383,6 +393,18 @@ mod tests {
         assert!(!gate.queue().has_room(), "it is unsent now");
         drop(passing);
         assert!(gate.queue().has_room());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn reports_open_the_gate() {
+        let gate = Gate::new();
+        gate.arrived(0);
+        gate.queue().append(&[0; BUDGET]);
+        drain(&gate);
+        let waiting = timeout(Duration::from_secs(1), gate.turn(1));
+        assert!(waiting.await.is_err(), "all is under way");
+        let (turn, ()) = tokio::join!(gate.turn(1), async { gate.arrived(BUDGET as u64) });
+        turn.sent(0);
     }
 
     #[tokio::test(start_paused = true)]
