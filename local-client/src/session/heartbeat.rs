@@ -14,9 +14,11 @@ pub const DEAD_AFTER: Duration = Duration::from_secs(6);
 /// Sends heartbeats until nothing has arrived for [`DEAD_AFTER`]. Any byte from the other end counts, the answers to the
 /// heartbeats (`keepalive@openssh.com`, which every SSH server answers) among them.
 pub async fn until_dead(handle: &Handle<Handler>, gate: &Gate) {
-    let mut next = Instant::now();
+    let begin = Instant::now();
+    let mut next = begin;
     loop {
-        let deadline = gate.last_received() + DEAD_AFTER;
+        // Before the first heartbeat, nothing need have come.
+        let deadline = gate.last_received().max(begin) + DEAD_AFTER;
         if deadline <= Instant::now() {
             return;
         }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::session::fake::{Manners, PIPE, client, connection, way};
 use tokio::io::duplex;
+use tunnel::dial::DialError;
 
 /// Only what hangs takes this long.
 const HANGS: Duration = Duration::from_secs(600);
@@ -93,4 +94,27 @@ async fn what_a_dead_link_does_not_take_is_not_waited_for() {
     }
     assert_eq!(over_after(connection.close()).await, CLOSE_TIMEOUT);
     assert!(!connection.tracker.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_opens_at_a_plain_server_is_waited_for() {
+    const LIMIT: Duration = Duration::from_secs(20);
+    let (transport, _) = way(Manners {
+        plain: true,
+        ..Manners::default()
+    });
+    let connection = Connection::establish(transport, &client()).await;
+    let connection = Arc::new(connection.unwrap());
+    let target = Target {
+        host: "thing1".into(),
+        port: 80,
+    };
+    let retiring = async {
+        tokio::task::yield_now().await;
+        over_after(connection.retire()).await
+    };
+    let opening = plain::open(&connection, &target, LIMIT);
+    let (opened, waited) = tokio::join!(opening, retiring);
+    assert_eq!(opened.unwrap_err(), DialError::TimedOut);
+    assert!(waited >= LIMIT, "{waited:?}");
 }
