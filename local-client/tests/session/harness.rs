@@ -120,12 +120,15 @@ impl Pod {
     pub async fn replace(&mut self) {
         self.shutdown.cancel();
         self.shutdown = CancellationToken::new();
-        let listener = loop {
-            match TcpListener::bind(self.address).await {
-                Ok(listener) => break listener,
-                Err(_) => tokio::time::sleep(Duration::from_millis(1)).await,
+        let free = async {
+            loop {
+                match TcpListener::bind(self.address).await {
+                    Ok(listener) => break listener,
+                    Err(_) => tokio::time::sleep(Duration::from_millis(1)).await,
+                }
             }
         };
+        let listener = soon(free).await;
         self.run(listener);
     }
 
