@@ -211,4 +211,31 @@ mod tests {
         timeout(LINGER * 5, tracker.wait()).await.expect("it ends");
         assert_eq!(before.elapsed(), LINGER);
     }
+
+    /// Whatever ends it, everybody knows, and nobody waits for it.
+    #[tokio::test]
+    async fn an_end_is_an_end_for_all() {
+        let tracker = TaskTracker::new();
+        let carried = || carry(duplex(64).0, &tracker);
+        let (mut carrier, gate) = carried();
+        carrier.shutdown().await.unwrap();
+        assert!(gate.has_ended());
+        let (carrier, gate) = carried();
+        drop(carrier);
+        assert!(gate.has_ended());
+    }
+
+    /// What goes past the gate does not fill the memory.
+    #[tokio::test]
+    async fn a_queue_without_end_is_the_end() {
+        let (near, _far) = duplex(64);
+        let (mut carrier, gate) = carry(near, &TaskTracker::new());
+        let piece = vec![7; 1 << 20];
+        let mut taken = 0;
+        while taken <= 2 * HARD_LIMIT && carrier.write_all(&piece).await.is_ok() {
+            taken += piece.len();
+        }
+        assert!((HARD_LIMIT..HARD_LIMIT + 2 * piece.len()).contains(&taken));
+        assert!(gate.has_ended());
+    }
 }

@@ -123,8 +123,7 @@ pub(crate) async fn run<M: Message>(shared: &Shared, channel: Channel<M>, link: 
 async fn hear(shared: &Shared, reads: &mut ChannelReadHalf) {
     loop {
         let outcome = match reads.wait().await {
-            // russh itself takes an empty CHANNEL_DATA for an end.
-            Some(ChannelMsg::Data { data }) if !data.is_empty() => {
+            Some(ChannelMsg::Data { data }) => {
                 shared.admit(&data).await;
                 shared.data(data)
             }

@@ -40,7 +40,6 @@ pub fn server(host_key: PrivateKey) -> server::Config {
         max_auth_attempts: AUTH_ATTEMPTS,
         inactivity_timeout: None,
         keepalive_interval: Some(SERVER_KEEPALIVE),
-        nodelay: true,
         ..Default::default()
     }
 }
@@ -53,7 +52,6 @@ pub fn client(run: RunId) -> client::Config {
         window_size: WINDOW,
         maximum_packet_size: PACKET,
         preferred: preferred(),
-        nodelay: true,
         ..Default::default()
     }
 }
@@ -97,7 +95,8 @@ mod tests {
             server.methods,
             MethodSet::from(&[MethodKind::PublicKey][..])
         );
-        assert!(server.max_auth_attempts < 10 && server.auth_rejection_time >= REJECTION_TIME);
+        assert!(server.max_auth_attempts < 10);
+        assert_eq!(server.auth_rejection_time, REJECTION_TIME);
         assert_eq!(server.auth_rejection_time_initial, Some(Duration::ZERO));
         for preferred in [&server.preferred, &client.preferred] {
             assert_eq!(*preferred.compression, [compression::NONE]);
@@ -108,6 +107,8 @@ mod tests {
             assert_eq!(limits.rekey_read_limit, usize::MAX);
             assert!(limits.rekey_time_limit > Duration::from_hours(24 * 364));
         }
+        // A server asks a silent client for a sign of life, and ends nothing that is only silent.
+        assert_eq!(server.keepalive_interval, Some(SERVER_KEEPALIVE));
         assert!(server.inactivity_timeout.is_none() && client.inactivity_timeout.is_none());
     }
 

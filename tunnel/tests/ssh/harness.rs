@@ -6,12 +6,14 @@ use russh::keys::{Algorithm, PrivateKey, PrivateKeyWithHashAlg, PublicKeyOrCerti
 use russh::server::{self, Auth, ChannelOpenHandle, Msg, Session, VerifiedPublicKey};
 use russh::{Channel, ChannelMsg, keys};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tunnel::acceptor::{Acceptor, Answer, Offer};
+use tunnel::arrivals::{self, Farewell, SUBSYSTEM};
 use tunnel::carrier::carry;
 use tunnel::channel;
 use tunnel::credit::{Budget, TOTAL};
@@ -34,6 +36,9 @@ type Serve = Arc<dyn Fn(Stream) -> BoxFuture<'static, ()> + Send + Sync>;
 pub struct Server {
     pub acceptor: Arc<Acceptor<Msg>>,
     pub budget: Arc<Budget>,
+    pub farewell: Farewell,
+    /// Channels that it was asked for, with a label.
+    pub asked: Arc<AtomicUsize>,
     tracker: TaskTracker,
     serve: Serve,
 }
@@ -48,6 +53,8 @@ impl Server {
         Server {
             acceptor: Acceptor::new(budget.clone(), tracker.clone(), end),
             budget,
+            farewell: Farewell::default(),
+            asked: Arc::default(),
             tracker,
             serve: Arc::new(move |stream| Box::pin(serve(stream))),
         }
@@ -85,10 +92,19 @@ impl server::Handler for Handler {
         let (server, link) = (self.server.clone(), self.link.clone());
         let Some(label) = label::split(originator).1 else {
             reply.accept().await;
-            let serving = (server.serve)(channel::stream(channel, &link));
-            server.tracker.spawn(serving);
+            match host {
+                SUBSYSTEM => {
+                    let serving = arrivals::run(channel, link, server.farewell.clone());
+                    server.tracker.spawn(serving);
+                }
+                _ => {
+                    let serving = (server.serve)(channel::stream(channel, &link));
+                    server.tracker.spawn(serving);
+                }
+            }
             return Ok(());
         };
+        server.asked.fetch_add(1, Ordering::Relaxed);
         let answer: Answer = Box::new(|answer| {
             Box::pin(async move {
                 match answer {
@@ -103,12 +119,13 @@ impl server::Handler for Handler {
             answer,
         };
         if let Some(ticket) = server.acceptor.offer(label, offer) {
-            let silent = host == "silent";
+            let host = host.to_owned();
             server.tracker.clone().spawn(async move {
-                if silent {
-                    std::future::pending::<()>().await;
+                match host.as_str() {
+                    "silent" => std::future::pending().await,
+                    "nobody" => ticket.refuse(DialError::Refused).await,
+                    _ => (server.serve)(ticket.accept().await.unwrap()).await,
                 }
-                (server.serve)(ticket.accept().await.unwrap()).await;
             });
         }
         Ok(())
@@ -125,7 +142,8 @@ impl client::Handler for Client {
     }
 }
 
-const OURS: Peer = Peer::Ours {
+/// What both ends are here.
+pub const OURS: Peer = Peer::Ours {
     version: WIRE_VERSION,
     run: None,
 };
@@ -141,7 +159,8 @@ fn key() -> PrivateKey {
 /// One connection, with both its ends.
 pub struct Ends {
     client: Handle<Client>,
-    link: Link,
+    /// The client's end.
+    pub link: Link,
     /// The server's end.
     pub far: Link,
     pub gate: Arc<Gate>,
@@ -218,15 +237,15 @@ impl Ends {
         }
     }
 
-    /// A channel without a label.
-    pub async fn channel(&self) -> Channel<client::Msg> {
-        let opening = self.client.channel_open_direct_tcpip("x", 1, "x", 1);
+    /// A channel without a label; that to [`SUBSYSTEM`] is it.
+    pub async fn channel(&self, host: &str) -> Channel<client::Msg> {
+        let opening = self.client.channel_open_direct_tcpip(host, 1, "x", 1);
         opening.await.unwrap()
     }
 
     /// A stream of one channel.
     pub async fn open(&self) -> Stream {
-        channel::stream(self.channel().await, &self.link)
+        channel::stream(self.channel("x").await, &self.link)
     }
 }
 
@@ -238,7 +257,8 @@ pub async fn closed_after(mut channel: Channel<client::Msg>) -> Duration {
     before.elapsed()
 }
 
-/// Opens a stream that goes from one of `connections` to the next; the server leaves `host` "silent" without an answer.
+/// Opens a stream that goes from one of `connections` to the next; the server leaves `host` "silent" without an answer, and refuses
+/// "nobody".
 pub async fn open(
     connections: &watch::Sender<Option<Arc<Ends>>>,
     host: &'static str,

@@ -5,6 +5,7 @@ use crate::harness::{Ends, Server, closed_after, open};
 use crate::plain::echo;
 use russh::ChannelMsg;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -63,6 +64,7 @@ async fn both_ends_give_a_stream_up_that_is_not_taken_up_again() {
     let connections = connected(&server).await;
     let mut near = open(&connections, "x", TIMEOUT).await.unwrap();
     let mut far = streams.recv().await.unwrap();
+    assert!(!server.acceptor.is_empty());
     cut(&connections);
     let before = Instant::now();
     let ends = tokio::join!(near.reader.read(), far.reader.read());
@@ -134,6 +136,16 @@ async fn an_opening_is_repeated_on_the_next_connection() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_refusal_says_why() {
+    let server = Server::new(echo);
+    let connections = connected(&server).await;
+    let before = Instant::now();
+    let error = open(&connections, "nobody", TIMEOUT).await.unwrap_err();
+    assert_eq!(error, DialError::Refused);
+    assert!(before.elapsed() < TIMEOUT && server.acceptor.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_opening_without_an_answer_is_given_up() {
     let server = Server::new(echo);
     let connections = connected(&server).await;
@@ -150,6 +162,41 @@ async fn without_a_connection_an_opening_fails_at_once() {
     cut(&connections);
     let error = open(&connections, "x", TIMEOUT).await.unwrap_err();
     assert_eq!(error, DialError::LinkDown);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_direction_ends_on_its_own() {
+    let server = Server::new(echo);
+    let connections = connected(&server).await;
+    let mut stream = open(&connections, "x", TIMEOUT).await.unwrap();
+    stream.writer.write("request".into()).await.unwrap();
+    stream.writer.finish().await.unwrap();
+    let (mut answer, before) = (vec![], Instant::now());
+    while let Some(bytes) = stream.reader.read().await.unwrap() {
+        answer.extend_from_slice(&bytes);
+    }
+    assert_eq!(answer, b"request");
+    assert!(before.elapsed() < TIMEOUT);
+}
+
+/// A stream keeps its channel while there is no better connection: none other, or one to an end that does not know it, as the
+/// one that it is on is leaving.
+#[tokio::test(start_paused = true)]
+async fn a_stream_stays_where_it_is() {
+    let (server, other) = (Server::new(echo), Server::new(echo));
+    let connections = connected(&server).await;
+    let mut stream = open(&connections, "x", TIMEOUT).await.unwrap();
+    let asked = || [&server, &other].map(|server| server.asked.load(Ordering::Relaxed));
+    say(&mut stream, "alone").await;
+    tokio::time::sleep(TIMEOUT).await;
+    assert_eq!(asked(), [1, 0]);
+
+    let old = connections.borrow().clone().unwrap();
+    old.link.left.cancel();
+    connections.send_replace(Some(Arc::new(Ends::to(&other).await)));
+    tokio::time::sleep(TIMEOUT).await;
+    say(&mut stream, "leaving").await;
+    assert_eq!(asked(), [1, 0]);
 }
 
 /// Streams leave a connection that another one is to replace, and nothing of them stays behind.

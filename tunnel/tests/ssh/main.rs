@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod arrivals;
 mod harness;
 mod legs;
 mod plain;

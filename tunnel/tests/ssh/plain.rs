@@ -1,8 +1,10 @@
 //! Streams of one channel each.
 
-use crate::harness::{Ends, Server, closed_after};
+use crate::harness::{Ends, OURS, Server, closed_after};
+use russh::ChannelMsg;
 use std::time::Duration;
 use tunnel::ident::{Peer, WIRE_VERSION};
+use tunnel::record::Record;
 use tunnel::stream::{Reader, Reset, Stream};
 
 /// Sends everything back. It reads whether what it writes is taken or not: a reader that waits for its own writer is the
@@ -127,11 +129,44 @@ async fn a_lost_link_is_a_reset() {
     assert_eq!(stream.reader.read().await, Err(Reset));
 }
 
+/// A connection with a plain peer is not ended before its streams; a stream between our own ends goes on elsewhere, and does not
+/// hold up the one that it was on.
+#[tokio::test]
+async fn a_stream_holds_a_plain_peers_connection_alone() {
+    for (peer, held) in [(Peer::Plain, 1), (OURS, 0)] {
+        let mut ends = Ends::connect(echo).await;
+        ends.link.peer = peer;
+        let mut stream = ends.open().await;
+        stream.writer.write("x".into()).await.unwrap();
+        stream.reader.read().await.unwrap();
+        assert_eq!(ends.link.legs.len(), held, "{peer:?}");
+    }
+}
+
+/// What records say means nothing of a plain peer, whose types are its own.
+#[tokio::test]
+async fn a_plain_peer_sends_no_records() {
+    let ends = Ends::connect(echo).await;
+    let mut channel = ends.channel("x").await;
+    for record in [Record::Fin { at: 9 }, Record::Reset] {
+        let (code, payload) = record.encode();
+        channel.extended_data_bytes(code, payload).await.unwrap();
+    }
+    channel.data_bytes("hello").await.unwrap();
+    loop {
+        match channel.wait().await.unwrap() {
+            ChannelMsg::Data { data } => break assert_eq!(&data[..], b"hello"),
+            ChannelMsg::Close => panic!("the stream was given up"),
+            _ => {}
+        }
+    }
+}
+
 /// `ssh -W` leaves the first CLOSE to the server.
 #[tokio::test(start_paused = true)]
 async fn a_plain_client_is_hardly_waited_for_to_close_a_channel() {
     let ends = Ends::to_server_of(Peer::Plain, &Server::new(echo)).await;
-    let channel = ends.channel().await;
+    let channel = ends.channel("x").await;
     channel.eof().await.unwrap();
     assert_eq!(closed_after(channel).await, Duration::from_millis(250));
 }
