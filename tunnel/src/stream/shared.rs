@@ -289,3 +289,73 @@ impl Drop for SharedWriter {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::credit::{Budget, TOTAL};
+    use futures::FutureExt;
+
+    fn ours() -> (Arc<Shared>, Stream) {
+        let shared = Shared::with_credit(Budget::new(TOTAL).share().unwrap());
+        let stream = shared.stream();
+        (shared, stream)
+    }
+
+    #[tokio::test]
+    async fn a_reset_is_known_at_once_to_all() {
+        let (shared, mut stream) = ours();
+        assert!(stream.reader.lost().now_or_never().is_none());
+        stream.writer.reset().await;
+        assert!(shared.is_reset());
+        assert_eq!(stream.reader.lost().now_or_never(), Some(()));
+        assert_eq!(stream.reader.read().await, Err(Reset));
+        assert_eq!(stream.writer.write("x".into()).await, Err(Reset));
+    }
+
+    #[tokio::test]
+    async fn a_writer_without_room_leaves_nothing_behind() {
+        let (shared, mut stream) = ours();
+        let write = stream.writer.write("x".into());
+        assert!(write.now_or_never().is_none(), "nothing was promised yet");
+        assert_eq!(shared.take(9), None);
+    }
+
+    /// What a plain peer sends is admitted while there is room for it, and gives the room back whatever becomes of it.
+    #[tokio::test]
+    async fn what_plain_peers_have_unread_is_bounded() {
+        let pool = Arc::new(Semaphore::new(10));
+        let shared = Shared::without_credit(pool.clone());
+        let Stream { mut reader, writer } = shared.stream();
+        let arrive = || async {
+            let bytes = Bytes::from_static(b"8 bytes!");
+            shared.admit(&bytes).await;
+            shared.data(bytes).unwrap();
+        };
+        arrive().await;
+        assert_eq!(pool.available_permits(), 2);
+        assert!(arrive().now_or_never().is_none(), "there is no room");
+        reader.read().await.unwrap();
+        assert_eq!(pool.available_permits(), 10);
+
+        arrive().await;
+        drop(reader);
+        assert_eq!(pool.available_permits(), 10, "its reader has gone");
+        arrive().await;
+        assert_eq!(pool.available_permits(), 10, "nobody reads it");
+        drop((writer, shared));
+        assert_eq!(pool.available_permits(), 10);
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_is_dropped_unread_gives_its_room_back() {
+        let pool = Arc::new(Semaphore::new(10));
+        let shared = Shared::without_credit(pool.clone());
+        let bytes = Bytes::from_static(b"8 bytes!");
+        shared.admit(&bytes).await;
+        shared.data(bytes).unwrap();
+        assert_eq!(pool.available_permits(), 2);
+        drop(shared);
+        assert_eq!(pool.available_permits(), 10);
+    }
+}
