@@ -314,6 +314,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_peer_is_told_when_enough_was_read() {
+        let (shared, mut stream) = ours();
+        let start = Position {
+            received: 0,
+            limit: 0,
+        };
+        shared.begin(Some(start)).unwrap();
+        assert!(shared.credit().now_or_never().flatten().is_some());
+        let mut credit = std::pin::pin!(shared.credit());
+        shared.data(vec![0; 64 << 10].into()).unwrap();
+        assert_eq!(credit.as_mut().now_or_never(), None);
+        stream.reader.read().await.unwrap();
+        assert!(credit.now_or_never().flatten().is_some());
+    }
+
+    #[tokio::test]
     async fn a_writer_without_room_leaves_nothing_behind() {
         let (shared, mut stream) = ours();
         let write = stream.writer.write("x".into());

@@ -249,6 +249,55 @@ fn a_reset_passes_both_ways_and_frees_what_waits() {
     assert_eq!(output(&mut b.state, 1), Output::Over);
 }
 
+/// What comes after the end, or after a reset, changes nothing.
+#[test]
+fn an_end_and_a_reset_are_for_good() {
+    let (mut a, mut b) = connected();
+    a.state.finish();
+    b.state.finish();
+    settle(&mut a, &mut b);
+    a.state.reset();
+    assert!(!a.state.is_reset());
+    assert_eq!(a.state.read(), Read::End);
+
+    let (mut a, mut b) = connected();
+    settle(&mut a, &mut b);
+    b.state.reset();
+    settle(&mut a, &mut b);
+    a.state.reset();
+    a.state.record(Record::Fin { at: 999 }).unwrap();
+    assert_eq!(a.state.next(), Next::Over, "the peer knows");
+}
+
+/// A leg on which it is not known what the peer has carries no data; and no reset that would overtake what must be sent again.
+#[test]
+fn a_reset_waits_for_what_was_sent_before() {
+    let (mut a, _) = connected();
+    a.state.reset();
+    assert_eq!(a.state.next(), Next::Reset);
+
+    let (mut a, mut b) = connected();
+    settle(&mut a, &mut b);
+    a.state.write("lost".into());
+    assert_eq!(a.state.take(9), Some("lost".into()));
+    cut(&mut a, &mut b);
+    a.state.reset();
+    assert_eq!(a.state.next(), Next::Nothing);
+    settle(&mut a, &mut b);
+    assert_eq!(b.state.read(), Read::Bytes("lost".into()));
+    assert_eq!(b.state.read(), Read::Reset);
+}
+
+#[test]
+fn there_is_more_to_tell_until_the_end_has_arrived() {
+    let (mut a, mut b) = connected();
+    settle(&mut a, &mut b);
+    assert_eq!(a.state.take_credit(), Credit::Nothing);
+    b.state.finish();
+    settle(&mut a, &mut b);
+    assert_eq!(a.state.take_credit(), Credit::Over);
+}
+
 #[test]
 fn a_lost_peer_is_a_reset_unless_all_was_said() {
     let (mut a, mut b) = connected();
