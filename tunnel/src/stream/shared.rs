@@ -364,6 +364,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_a_plain_peer_sends_after_its_end_takes_no_room() {
+        let pool = Arc::new(Semaphore::new(10));
+        let shared = Shared::without_credit(pool.clone());
+        for (bytes, taken) in [("4 is", true), ("more", false)] {
+            let bytes = Bytes::from(bytes);
+            shared.admit(&bytes).await;
+            assert_eq!(shared.data(bytes).is_ok(), taken);
+            assert_eq!(pool.available_permits(), 6);
+            shared.eof().unwrap();
+        }
+    }
+
+    #[tokio::test]
     async fn a_stream_that_is_dropped_unread_gives_its_room_back() {
         let pool = Arc::new(Semaphore::new(10));
         let shared = Shared::without_credit(pool.clone());
