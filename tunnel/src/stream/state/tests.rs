@@ -249,6 +249,35 @@ fn a_reset_passes_both_ways_and_frees_what_waits() {
     assert_eq!(output(&mut b.state, 1), Output::Over);
 }
 
+#[test]
+fn what_waits_for_a_peer_that_gave_up_is_dropped() {
+    let (mut a, mut b) = connected();
+    settle(&mut a, &mut b);
+    a.state.write("in vain".into());
+    a.state.record(Record::Reset).unwrap();
+    assert_eq!(a.state.take(9), None);
+}
+
+#[test]
+fn a_leg_begins_where_the_peer_can_be() {
+    for (received, possible) in [(3, false), (4, true), (6, true), (7, false)] {
+        let (mut a, mut b) = connected();
+        settle(&mut a, &mut b);
+        for (bytes, arrives) in [("seen", true), ("it", false)] {
+            a.state.write(bytes.into());
+            let sent = a.state.take(9).unwrap();
+            if arrives {
+                let received = sent.len() as u64;
+                let limit = 1 << 20;
+                a.state.record(Record::Credit { received, limit }).unwrap();
+            }
+        }
+        let limit = 1 << 20;
+        let begun = a.state.begin(Some(Position { received, limit }));
+        assert_eq!(begun.is_ok(), possible, "{received}");
+    }
+}
+
 /// What comes after the end, or after a reset, changes nothing.
 #[test]
 fn an_end_and_a_reset_are_for_good() {
