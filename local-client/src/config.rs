@@ -81,6 +81,10 @@ pub struct Options {
     #[arg(long, value_enum, default_value_t = Intercept::Auto, env = "TELEPRESENCE_INTERCEPT")]
     pub intercept: Intercept,
 
+    /// Leave names to the cluster alone: do not ask Docker for those of one label, and of docker.internal, that it does not know.
+    #[arg(long, env = "TELEPRESENCE_NO_LOCAL_NAMES")]
+    pub no_local_names: bool,
+
     /// How the log is written.
     #[arg(long, value_enum, default_value_t = LogFormat::Text, env = "TELEPRESENCE_LOG_FORMAT")]
     pub log_format: LogFormat,
@@ -324,7 +328,7 @@ mod tests {
             assert_eq!(name, Some(format!("TELEPRESENCE_{twin}").as_str()));
             count += 1;
         }
-        assert!(count >= 13, "{count}");
+        assert!(count >= 14, "{count}");
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub mod expose;
 pub mod health;
 pub mod intercept;
 pub mod logging;
+pub mod original;
 pub mod pod;
 pub mod privileges;
 pub mod run;

@@ -3,12 +3,14 @@
 use crate::cluster;
 use crate::config::{self, Options};
 use crate::dns::in_place::InPlace;
+use crate::dns::local::LocalNames;
 use crate::dns::{hosts, resolv_conf, shim};
 use crate::environment::files::EnvFiles;
 use crate::environment::{filter, rewrite};
 use crate::error::Error;
 use crate::intercept::loopback::Loopback;
 use crate::intercept::{Intercept, PassThrough, socks};
+use crate::original::Original;
 use crate::pod::Pod;
 use crate::session::rotation::Wear;
 use crate::session::{Session, identity};
@@ -184,11 +186,16 @@ async fn start(
         variables = rewrite::rewrite(pod.as_ref(), variables).await;
     }
 
+    let local_names = match options.no_local_names {
+        true => LocalNames::none(),
+        false => LocalNames::of(Original::read()?),
+    };
     tracker.spawn(shim::run(
         dns_udp,
         dns_tcp,
         pod.clone(),
         intercept,
+        local_names,
         shutdown.clone(),
     ));
     tracker.spawn(socks::run(socks, pod, tracker.clone(), shutdown.clone()));

@@ -3,9 +3,9 @@
 use super::DialFailure;
 use super::credentials::{Credentials, Source};
 use super::errors::{self, Account, Cause, Right};
-use super::original::Original;
 use super::server::{self, Place};
 use crate::error::Error;
+use crate::original::Original;
 use hyper_util::rt::TokioExecutor;
 use kube::client::ConfigExt;
 use kube::{Client, Config};

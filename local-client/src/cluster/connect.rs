@@ -1,10 +1,10 @@
 //! `--connect`: a TCP connection to where the user runs `kubectl port-forward`.
 
 use super::errors;
-use super::original::{CONNECT_TIMEOUT, Original};
 use super::{DialFailure, Dialer, Transport};
 use crate::config::Address;
 use crate::error::Error;
+use crate::original::{CONNECT_TIMEOUT, Original};
 use async_trait::async_trait;
 use russh::keys::PublicKey;
 use tokio::net::TcpStream;

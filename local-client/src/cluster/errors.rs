@@ -2,8 +2,8 @@
 //! repeats what a credential program prints or what a kubeconfig contains: there may be a token in it.
 
 use super::DialFailure;
-use super::original::Unresolved;
 use crate::error::Error;
+use crate::original::Unresolved;
 use kube::client::AuthError;
 use kube::config::{KubeconfigError, LoadDataError};
 use rustls::CertificateError;

@@ -10,7 +10,6 @@ mod errors;
 mod find;
 mod forward;
 mod host_key;
-mod original;
 mod server;
 mod status;
 mod through_api;
@@ -19,9 +18,9 @@ mod workload;
 
 use crate::config::Options;
 use crate::error::Error;
+use crate::original::Original;
 use async_trait::async_trait;
 use connect::Direct;
-use original::Original;
 use russh::keys::PublicKey;
 use std::sync::Arc;
 use through_api::ThroughApi;

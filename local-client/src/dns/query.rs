@@ -1,7 +1,8 @@
 //! The app's DNS queries, read just far enough to answer those that go wrong (RFC 1035 4.1).
 
 use bytes::Bytes;
-use hickory_proto::op::{Edns, Message, OpCode, ResponseCode};
+use hickory_proto::op::{self, Edns, Message, OpCode, ResponseCode};
+use hickory_proto::rr::Record;
 
 /// Largest payload of a UDP datagram over IPv4, in bytes.
 const UDP_MAX: usize = 65_507;
@@ -43,9 +44,21 @@ impl Query {
         }
     }
 
+    /// What is asked; a query that was [parsed](Query::parse) asks one thing.
+    pub(super) fn question(&self) -> Option<&op::Query> {
+        self.message.queries.first()
+    }
+
     /// The longest answer that fits into one datagram, in bytes (RFC 6891 6.2.5; 512 without EDNS).
     pub(super) fn udp_limit(&self) -> usize {
         usize::from(self.message.max_payload()).min(UDP_MAX)
+    }
+
+    /// The answer with these records.
+    pub(super) fn answered(&self, records: Vec<Record>) -> Option<Bytes> {
+        let mut message = self.response();
+        message.answers = records;
+        encode(&message)
     }
 
     /// The answer that the nameservers failed.
@@ -79,7 +92,6 @@ fn encode(message: &Message) -> Option<Bytes> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hickory_proto::op;
     use hickory_proto::rr::{Name, RecordType};
 
     fn query() -> Vec<u8> {

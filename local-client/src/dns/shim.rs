@@ -1,6 +1,7 @@
 //! The nameserver that the app is given: hands every query to the pod's nameservers, byte for byte, and their answers
 //! back through the mode of interception.
 
+use super::local::LocalNames;
 use super::query::Query;
 use super::tcp;
 use crate::intercept::{Intercept, accept};
@@ -27,6 +28,7 @@ const BACKOFF: Duration = Duration::from_millis(10);
 pub(super) struct Shim {
     pod: Arc<dyn Pod>,
     intercept: Arc<dyn Intercept>,
+    local: LocalNames,
     pub(super) under_way: Arc<Semaphore>,
     pub(super) tracker: TaskTracker,
     pub(super) shutdown: CancellationToken,
@@ -36,7 +38,10 @@ impl Shim {
     /// The answer to a query; a link that is down is a nameserver's failure.
     pub(super) async fn answer(&self, query: &Query) -> Option<Bytes> {
         match self.pod.dns(query.bytes.clone()).await {
-            Ok(answer) => Some(self.intercept.on_answer(&query.bytes, answer).await),
+            Ok(answer) => match self.local.answer(query, &answer).await {
+                Some(local) => Some(local),
+                None => Some(self.intercept.on_answer(&query.bytes, answer).await),
+            },
             Err(error) => {
                 tracing::debug!("a DNS query failed: {error}");
                 query.failed()
@@ -51,11 +56,13 @@ pub async fn run(
     tcp: TcpListener,
     pod: Arc<dyn Pod>,
     intercept: Arc<dyn Intercept>,
+    local: LocalNames,
     shutdown: CancellationToken,
 ) {
     let shim = Arc::new(Shim {
         pod,
         intercept,
+        local,
         under_way: Arc::new(Semaphore::new(UNDER_WAY)),
         tracker: TaskTracker::new(),
         shutdown: shutdown.clone(),

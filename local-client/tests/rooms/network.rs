@@ -4,6 +4,7 @@ use crate::fake::{Fake, name};
 use bytes::Bytes;
 use hickory_proto::op::{Message, Query};
 use hickory_proto::rr::{RData, RecordType};
+use local_client::dns::local::LocalNames;
 use local_client::dns::shim;
 use local_client::intercept::loopback::Loopback;
 use local_client::intercept::{Intercept, PassThrough};
@@ -68,7 +69,14 @@ impl Network {
             shutdown: shutdown.clone(),
             tracker: tracker.clone(),
         };
-        tracker.spawn(shim::run(udp, tcp, pod.clone(), intercept, shutdown));
+        tracker.spawn(shim::run(
+            udp,
+            tcp,
+            pod.clone(),
+            intercept,
+            LocalNames::none(),
+            shutdown,
+        ));
         network
     }
 

@@ -48,9 +48,9 @@ pub(super) async fn forward(api: &Api, found: &Found) -> Result<Box<dyn Io>, Dia
 mod tests {
     use super::super::api::REQUEST_TIMEOUT;
     use super::super::errors::Account;
-    use super::super::original::Original;
     use super::*;
     use crate::error::Error;
+    use crate::original::Original;
     use futures::{SinkExt, StreamExt};
     use kube::client::Body;
     use kube::{Client, Config};

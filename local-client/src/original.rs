@@ -5,7 +5,7 @@
 use crate::error::Error;
 use futures::future::BoxFuture;
 use hickory_proto::op::Query;
-use hickory_proto::rr::{Name as DnsName, RecordType};
+use hickory_proto::rr::{Name as DnsName, Record, RecordType};
 use hickory_resolver::config::{ResolveHosts, ResolverConfig, ResolverOpts};
 use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
@@ -22,7 +22,7 @@ use thiserror::Error;
 use tower::Service;
 
 /// How long a TCP connection may take to be made, to all addresses of a name together.
-pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A TCP connection that says nothing for this long is asked for a sign of life, and again every [`KEEPALIVE_INTERVAL`].
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
@@ -31,14 +31,14 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 
 /// The container's resolver as it was at the start.
 #[derive(Clone)]
-pub(super) struct Original {
+pub struct Original {
     hosts: Arc<Hosts>,
     resolver: TokioResolver,
 }
 
 /// Why a name has no address.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub(super) enum Unresolved {
+pub enum Unresolved {
     /// The name servers say so.
     #[error("no such name")]
     NoSuchName,
@@ -53,7 +53,7 @@ impl Original {
     ///
     /// # Errors
     /// [`Error::Local`] where the resolver cannot be set up.
-    pub(super) fn read() -> Result<Original, Error> {
+    pub fn read() -> Result<Original, Error> {
         let file = |path| fs::read(path).unwrap_or_default();
         Original::new(&file("/etc/resolv.conf"), &file("/etc/hosts"))
     }
@@ -70,12 +70,24 @@ impl Original {
         }
         // They are looked up here: hickory comes to them only after the names of the search list.
         options.use_hosts_file = ResolveHosts::Never;
+        // Docker's answers hold for ten minutes, which a container that is started anew with another address does not.
+        options.cache_size = 0;
         let resolver = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
             .with_options(options)
             .build()
             .map_err(|error| Error::Local(format!("cannot set up the resolver: {error}")))?;
         let hosts = Arc::new(hosts);
         Ok(Original { hosts, resolver })
+    }
+
+    /// What the name servers have for a question; nothing if the name has no such records.
+    pub(crate) async fn records(&self, question: &Query) -> Result<Vec<Record>, Unresolved> {
+        let name = question.name.clone();
+        match self.resolver.lookup(name, question.query_type).await {
+            Ok(found) => Ok(found.answers().to_vec()),
+            Err(error) if error.is_no_records_found() && !error.is_nx_domain() => Ok(vec![]),
+            Err(error) => Err(unresolved(error)),
+        }
     }
 
     async fn lookup(&self, host: &str) -> Result<Vec<IpAddr>, Unresolved> {
@@ -104,7 +116,7 @@ impl Original {
     }
 
     /// Makes TCP connections to what this resolver knows: happy eyeballs, no delay, keepalive.
-    pub(super) fn connector(&self) -> HttpConnector<Original> {
+    pub(crate) fn connector(&self) -> HttpConnector<Original> {
         let mut connector = HttpConnector::new_with_resolver(self.clone());
         connector.enforce_http(false);
         connector.set_nodelay(true);
