@@ -1,7 +1,9 @@
 //! The command line. Every option has an environment twin; all of it is checked before anything is done.
 
 use clap::{Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
 use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -81,6 +83,25 @@ pub struct Options {
     #[arg(long, value_enum, default_value_t = Intercept::Auto, env = "TELEPRESENCE_INTERCEPT")]
     pub intercept: Intercept,
 
+    /// Addresses that stay on this side: a CIDR, an address, or ADDRESS:PORT (transparent mode). Repeatable.
+    #[arg(
+        long,
+        value_name = "CIDR|ADDRESS[:PORT]",
+        env = "TELEPRESENCE_LOCAL",
+        value_delimiter = ','
+    )]
+    pub local: Vec<Destinations>,
+
+    /// Addresses that are the pod's, although they would stay on this side (transparent mode). Repeatable; of what is named by
+    /// both, the narrower counts.
+    #[arg(
+        long,
+        value_name = "CIDR|ADDRESS[:PORT]",
+        env = "TELEPRESENCE_REMOTE",
+        value_delimiter = ','
+    )]
+    pub remote: Vec<Destinations>,
+
     /// Leave names to the cluster alone: do not ask Docker for those of one label, and of docker.internal, that it does not know.
     #[arg(long, env = "TELEPRESENCE_NO_LOCAL_NAMES")]
     pub no_local_names: bool,
@@ -111,8 +132,10 @@ pub struct Options {
 /// How connections are caught.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Intercept {
-    /// The best that this container's privileges allow.
+    /// The best that this container's privileges allow: transparent with NET_ADMIN, else loopback.
     Auto,
+    /// The kernel hands over every connection that leaves for the cluster or beyond. Needs --cap-add NET_ADMIN.
+    Transparent,
     /// Names get addresses on the loopback interface. Needs no privilege.
     Loopback,
     /// Nothing but the SOCKS5 proxy on 127.0.0.1:1080.
@@ -271,6 +294,38 @@ impl fmt::Display for Address {
     }
 }
 
+/// Where connections go to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Destinations {
+    /// The addresses.
+    pub net: IpNet,
+    /// The TCP port; all if not given.
+    pub port: Option<u16>,
+}
+
+impl FromStr for Destinations {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Destinations, String> {
+        let net = text
+            .parse()
+            .or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+        if let Ok(net) = net {
+            return Ok(Destinations {
+                net: net.trunc(),
+                port: None,
+            });
+        }
+        let address: SocketAddr = text
+            .parse()
+            .map_err(|_| "expected a CIDR, an address, or ADDRESS:PORT".to_owned())?;
+        Ok(Destinations {
+            net: address.ip().into(),
+            port: Some(port(&address.port().to_string())?),
+        })
+    }
+}
+
 /// Owner of a file, by number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Owner {
@@ -328,7 +383,7 @@ mod tests {
             assert_eq!(name, Some(format!("TELEPRESENCE_{twin}").as_str()));
             count += 1;
         }
-        assert!(count >= 14, "{count}");
+        assert!(count >= 16, "{count}");
     }
 
     #[test]
@@ -373,6 +428,21 @@ mod tests {
     }
 
     #[test]
+    fn destinations_are_addresses_with_or_without_a_port() {
+        for (text, net, port) in [
+            ("10.1.2.3/8", "10.0.0.0/8", None),
+            ("10.1.2.3", "10.1.2.3/32", None),
+            ("10.1.2.3:80", "10.1.2.3/32", Some(80)),
+            ("fd00::1", "fd00::1/128", None),
+            ("fd00::1/64", "fd00::/64", None),
+            ("[fd00::1]:80", "fd00::1/128", Some(80)),
+        ] {
+            let net = net.parse().unwrap();
+            assert_eq!(text.parse(), Ok(Destinations { net, port }), "{text}");
+        }
+    }
+
+    #[test]
     fn bad_values_are_refused() {
         for args in [
             &["--expose", "0"][..],
@@ -385,6 +455,10 @@ mod tests {
             &["--intercept", "magic"],
             &["--connect", ":8022"],
             &["--host-key", "ssh-ed25519 AAAA"],
+            &["--local", "10.0.0.0/33"],
+            &["--local", "host"],
+            &["--remote", "10.0.0.0/8:80"],
+            &["--remote", "10.0.0.1:0"],
         ] {
             let args = ["x"].iter().chain(args).chain(&["name"]);
             assert!(

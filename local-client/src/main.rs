@@ -28,8 +28,8 @@ fn main() -> ExitCode {
         },
         None => {
             logging::start(cli.options.log_format);
-            let outcome = privileges::drop_unneeded()
-                .and_then(|()| block_on(run::run(cli.options)))
+            let outcome = privileges::settle(cli.options.intercept)
+                .and_then(|intercept| block_on(run::run(cli.options, intercept)))
                 .and_then(|outcome| outcome);
             match outcome {
                 Ok(()) => ExitCode::SUCCESS,

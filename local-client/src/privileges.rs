@@ -1,7 +1,10 @@
 //! Root inside its container, without the capabilities that are not needed.
 
+use crate::config::Intercept;
 use crate::error::Error;
+use crate::intercept::transparent::OWN_GROUP;
 use caps::{CapSet, Capability, CapsHashSet};
+use nix::unistd::{Gid, setresgid};
 
 /// What the client needs of root: DNS and Services on ports below 1024, and files of the user's in the user's directory.
 const NEEDED: [Capability; 4] = [
@@ -11,14 +14,24 @@ const NEEDED: [Capability; 4] = [
     Capability::CAP_FOWNER,
 ];
 
-/// Drops every capability but those needed, for good. Capabilities belong to threads: to be called before there are others.
+/// Settles how connections are caught, and drops every capability that this does not need, for good. Both belong to threads: to
+/// be called before there are others.
 ///
 /// # Errors
-/// [`Error::Local`] where the kernel refuses.
-pub fn drop_unneeded() -> Result<(), Error> {
+/// [`Error::Local`] where the kernel refuses, or a capability is missing.
+pub fn settle(wanted: Intercept) -> Result<Intercept, Error> {
     let failed = |error| Error::Local(format!("cannot drop capabilities: {error}"));
     let permitted = caps::read(None, CapSet::Permitted).map_err(failed)?;
-    let kept: CapsHashSet = NEEDED
+    let intercept = choose(wanted, &permitted)?;
+    let mut needed = NEEDED.to_vec();
+    if intercept == Intercept::Transparent {
+        let group = Gid::from_raw(OWN_GROUP);
+        setresgid(group, group, group).map_err(|error| {
+            Error::Local(format!("cannot run under the group {OWN_GROUP}: {error}"))
+        })?;
+        needed.push(Capability::CAP_NET_ADMIN);
+    }
+    let kept: CapsHashSet = needed
         .into_iter()
         .filter(|capability| permitted.contains(capability))
         .collect();
@@ -31,5 +44,57 @@ pub fn drop_unneeded() -> Result<(), Error> {
     }
     caps::clear(None, CapSet::Inheritable).map_err(failed)?;
     caps::set(None, CapSet::Effective, &kept).map_err(failed)?;
-    caps::set(None, CapSet::Permitted, &kept).map_err(failed)
+    caps::set(None, CapSet::Permitted, &kept).map_err(failed)?;
+    Ok(intercept)
+}
+
+/// What `wanted` comes to with these capabilities.
+fn choose(wanted: Intercept, permitted: &CapsHashSet) -> Result<Intercept, Error> {
+    let admin = permitted.contains(&Capability::CAP_NET_ADMIN);
+    let group = permitted.contains(&Capability::CAP_SETGID);
+    match wanted {
+        Intercept::Loopback | Intercept::Socks => Ok(wanted),
+        Intercept::Auto if !admin => Ok(Intercept::Loopback),
+        Intercept::Auto | Intercept::Transparent if admin && group => Ok(Intercept::Transparent),
+        Intercept::Auto | Intercept::Transparent => {
+            let missing = if admin { "SETGID" } else { "NET_ADMIN" };
+            Err(Error::Local(format!(
+                "--intercept transparent needs the capability {missing}: start the container with --cap-add {missing}, or use \
+                 --intercept loopback, which needs none"
+            )))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_best_that_is_allowed_is_chosen() {
+        use Capability::{CAP_NET_ADMIN, CAP_SETGID};
+        use Intercept::{Auto, Loopback, Socks, Transparent};
+        let all = [CAP_NET_ADMIN, CAP_SETGID];
+        for (wanted, capabilities, chosen) in [
+            (Auto, &all[..], Ok(Transparent)),
+            (Auto, &[CAP_SETGID], Ok(Loopback)),
+            (Auto, &[], Ok(Loopback)),
+            (Auto, &[CAP_NET_ADMIN], Err("SETGID")),
+            (Transparent, &all, Ok(Transparent)),
+            (Transparent, &[CAP_SETGID], Err("NET_ADMIN")),
+            (Transparent, &[CAP_NET_ADMIN], Err("SETGID")),
+            (Loopback, &all, Ok(Loopback)),
+            (Socks, &all, Ok(Socks)),
+        ] {
+            let permitted = capabilities.iter().copied().collect();
+            match (choose(wanted, &permitted), chosen) {
+                (Ok(is), Ok(should)) => assert_eq!(is, should),
+                (Err(error), Err(missing)) => {
+                    let remedy = format!("--cap-add {missing},");
+                    assert!(error.to_string().contains(&remedy), "{error}");
+                }
+                (is, should) => panic!("{wanted:?}: {is:?} instead of {should:?}"),
+            }
+        }
+    }
 }

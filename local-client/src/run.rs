@@ -9,6 +9,7 @@ use crate::environment::files::EnvFiles;
 use crate::environment::{filter, rewrite};
 use crate::error::Error;
 use crate::intercept::loopback::Loopback;
+use crate::intercept::transparent::{Transparent, host};
 use crate::intercept::{Intercept, PassThrough, socks};
 use crate::original::Original;
 use crate::pod::Pod;
@@ -34,15 +35,16 @@ const SOCKS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHO
 /// For everything to end once it was told to; what has not by then is cut off.
 const END_TIMEOUT: Duration = Duration::from_millis(700);
 
-/// Runs until SIGTERM, SIGINT, or SIGHUP of a terminal that is closed; a second one ends it at once.
+/// Runs until SIGTERM, SIGINT, or SIGHUP of a terminal that is closed; a second one ends it at once. `mode` is what the
+/// options' way to catch connections came to (see [`crate::privileges::settle`]).
 ///
 /// # Errors
 /// What ends the client before; the message is for people.
-pub async fn run(options: Options) -> Result<(), Error> {
+pub async fn run(options: Options, mode: config::Intercept) -> Result<(), Error> {
     // As PID 1, signals are ignored unless they are handled: from the very start.
     let mut signals = Signals::new()?;
     let shutdown = CancellationToken::new();
-    let job = job(options, shutdown.clone());
+    let job = job(options, mode, shutdown.clone());
     tokio::pin!(job);
     tokio::select! {
         outcome = &mut job => return outcome,
@@ -62,12 +64,19 @@ async fn end(
     }
 }
 
-async fn job(options: Options, shutdown: CancellationToken) -> Result<(), Error> {
+async fn job(
+    options: Options,
+    mode: config::Intercept,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
     let target = options.target.clone().ok_or_else(|| {
         Error::Usage(
             "which workload? Give the name of the Deployment that runs telepresence-remote".into(),
         )
     })?;
+    if mode == config::Intercept::Transparent {
+        host::refuse()?;
+    }
     let files = EnvFiles::prepare(Path::new(OUTPUT), target.name(), options.uid)?;
     let key = identity::load(&options)?;
     let connecting =
@@ -83,13 +92,13 @@ async fn job(options: Options, shutdown: CancellationToken) -> Result<(), Error>
         tracker.spawn(async move { session.supervise(shutdown).await })
     };
     let started = shutdown
-        .run_until_cancelled(start(&options, &session, files, &tracker, &shutdown))
+        .run_until_cancelled(start(&options, mode, &session, files, &tracker, &shutdown))
         .await;
     let outcome = match started {
         Some(Ok(taken)) => {
             tracing::info!("ready");
             shutdown.cancelled().await;
-            taken.give_back();
+            taken.give_back().await;
             Ok(())
         }
         Some(Err(error)) => Err(error),
@@ -106,10 +115,14 @@ struct Taken {
     files: EnvFiles,
     resolv_conf: InPlace,
     hosts: InPlace,
+    transparent: Option<Arc<Transparent>>,
 }
 
 impl Taken {
-    fn give_back(self) {
+    async fn give_back(self) {
+        if let Some(transparent) = self.transparent {
+            transparent.end().await;
+        }
         self.files.remove();
         self.resolv_conf.restore();
         self.hosts.restore();
@@ -119,6 +132,7 @@ impl Taken {
 /// Everything between the first connection and `ready`.
 async fn start(
     options: &Options,
+    mode: config::Intercept,
     session: &Arc<Session>,
     files: EnvFiles,
     tracker: &TaskTracker,
@@ -164,26 +178,31 @@ async fn start(
         ));
     }
 
-    let loopback = options.intercept != config::Intercept::Socks;
-    let intercept: Arc<dyn Intercept> = if loopback {
-        Loopback::new(
-            pod.clone(),
-            &options.proxy,
-            options.expose.iter().map(|exposed| exposed.local),
-            tracker.clone(),
-            shutdown.clone(),
-        )
-    } else {
-        Arc::new(PassThrough)
-    };
-    if options.intercept == config::Intercept::Auto {
-        tracing::info!(
-            "intercept loopback: TCP to Services and --proxy hosts by name; no UDP and no bare addresses, for which there is SOCKS5 on {SOCKS}"
-        );
-    }
     let mut variables = filter::outgoing(&facts, session.declared_environment());
-    if loopback {
-        variables = rewrite::rewrite(pod.as_ref(), variables).await;
+    let mut transparent = None;
+    let intercept: Arc<dyn Intercept> = match mode {
+        config::Intercept::Auto | config::Intercept::Transparent => {
+            let started =
+                Transparent::start(pod.clone(), options, tracker.clone(), shutdown.clone());
+            transparent.insert(started.await?).clone()
+        }
+        config::Intercept::Loopback => {
+            variables = rewrite::rewrite(pod.as_ref(), variables).await;
+            Loopback::new(
+                pod.clone(),
+                &options.proxy,
+                options.expose.iter().map(|exposed| exposed.local),
+                tracker.clone(),
+                shutdown.clone(),
+            )
+        }
+        config::Intercept::Socks => Arc::new(PassThrough),
+    };
+    if options.intercept == config::Intercept::Auto && mode == config::Intercept::Loopback {
+        tracing::info!(
+            "intercept loopback: TCP to Services and --proxy hosts by name; no UDP and no bare addresses, for which there is SOCKS5 on \
+             {SOCKS}, or all of it with --cap-add NET_ADMIN"
+        );
     }
 
     let local_names = match options.no_local_names {
@@ -214,6 +233,7 @@ async fn start(
         files,
         resolv_conf,
         hosts,
+        transparent,
     })
 }
 

@@ -17,3 +17,4 @@ mod outgoing;
 mod refusals;
 mod security;
 mod start;
+mod transparent;

@@ -52,20 +52,22 @@ impl App {
 
     /// Runs `command`.
     pub fn start(client: &Client, command: &[&str]) -> Result<App> {
-        let cluster = client.cluster.clone();
-        let name = cluster.unique();
+        let network = format!("--net=container:{}", client.name);
+        let environment = format!("--env-file={}", client.env_file().display());
+        App::run(&client.cluster, &[&network, &environment], command)
+    }
+
+    /// Runs `command` in a container of its own on a network of Docker's, where it is known by its name.
+    pub fn neighbour(cluster: &Arc<Cluster>, network: &str, command: &[&str]) -> Result<App> {
+        App::run(cluster, &["--network", network], command)
+    }
+
+    fn run(cluster: &Arc<Cluster>, options: &[&str], command: &[&str]) -> Result<App> {
+        let (cluster, name) = (cluster.clone(), cluster.unique());
+        let label = cluster.label();
         run(Command::new("docker")
-            .args([
-                "run",
-                "-d",
-                "--init",
-                "--name",
-                &name,
-                "--label",
-                &cluster.label(),
-            ])
-            .arg(format!("--net=container:{}", client.name))
-            .arg(format!("--env-file={}", client.env_file().display()))
+            .args(["run", "-d", "--init", "--name", &name, "--label", &label])
+            .args(options)
             .arg(IMAGE)
             .args(command))?;
         Ok(App { cluster, name })

@@ -36,6 +36,10 @@ pub const CLAIMED: &[Scenario] = &[
         "A Service that is created, changed or deleted after the start is seen as it is",
     ),
     (
+        "O5",
+        "Pods by name and address, Services without an address, and aliases are reached (transparent mode)",
+    ),
+    (
         "O6",
         "The cloud's database is reached by its name, for queries and for bulk",
     ),
@@ -65,6 +69,10 @@ pub const CLAIMED: &[Scenario] = &[
         "A thousand connections at once, and thousands of short ones, leave nothing behind",
     ),
     (
+        "O16",
+        "The cluster's API server is reached (transparent mode)",
+    ),
+    (
         "O18",
         "The tunnel's own listeners are refused as targets, so that no connection goes in circles",
     ),
@@ -75,6 +83,10 @@ pub const CLAIMED: &[Scenario] = &[
     (
         "D2",
         "The search list, ndots and the other options of the resolver are the pod's, and so are its host aliases",
+    ),
+    (
+        "D6",
+        "What surrounds the client's container is reached as before, by Docker's names, too",
     ),
     (
         "D7",

@@ -39,7 +39,10 @@ impl Shim {
     pub(super) async fn answer(&self, query: &Query) -> Option<Bytes> {
         match self.pod.dns(query.bytes.clone()).await {
             Ok(answer) => match self.local.answer(query, &answer).await {
-                Some(local) => Some(local),
+                Some(local) => {
+                    self.intercept.on_local_answer(&local).await;
+                    Some(local)
+                }
                 None => Some(self.intercept.on_answer(&query.bytes, answer).await),
             },
             Err(error) => {

@@ -1,9 +1,11 @@
-//! How the app's connections come to the client: [`loopback`] without any privilege, and [`socks`] beside it.
+//! How the app's connections come to the client: [`transparent`] by the kernel, [`loopback`] without any
+//! privilege, and [`socks`] beside either.
 
 pub(crate) mod accept;
 pub mod loopback;
 mod outbound;
 pub mod socks;
+pub mod transparent;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -13,6 +15,9 @@ use bytes::Bytes;
 pub trait Intercept: Send + Sync + 'static {
     /// Called with every answer before it leaves for the app; what it returns is sent. Both are DNS messages in wire format.
     async fn on_answer(&self, query: &Bytes, answer: Bytes) -> Bytes;
+
+    /// Called with every answer that the container's own resolver gave instead, before it leaves for the app.
+    async fn on_local_answer(&self, _answer: &Bytes) {}
 }
 
 /// Leaves every answer as the pod's nameservers gave it: names are caught by nothing but the SOCKS5 proxy.

@@ -3,6 +3,8 @@
 use crate::pod::{Pod, Target};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use tokio::net::TcpStream;
+use tunnel::copy;
 use tunnel::dial::DialError;
 use tunnel::stream::Stream;
 
@@ -36,6 +38,17 @@ impl Outbound {
             Ok(_) => tracing::debug!("{target}: connected"),
         }
         outcome
+    }
+
+    /// Leads a connection of the app to `target`; one that cannot be is reset, so that nobody takes it for an empty answer.
+    pub(crate) async fn forward(&self, tcp: TcpStream, target: &Target) {
+        match self.open(target).await {
+            Ok(stream) => {
+                // A reset reaches both sides by itself.
+                let _ = copy::splice(tcp, stream).await;
+            }
+            Err(_) => copy::reset(&tcp),
+        }
     }
 
     /// Notes how the last attempt at `target` ended; whether it failed otherwise than the one before.

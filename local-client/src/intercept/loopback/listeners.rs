@@ -9,12 +9,11 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use thiserror::Error;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tunnel::copy;
 
 /// The first two bytes of the addresses given out. Nothing else is known to use them.
 const NETWORK: (u8, u8) = (127, 77);
@@ -189,20 +188,10 @@ async fn serve(
     stop: CancellationToken,
 ) {
     accept::run(listener, &tracker, &stop, |tcp| {
-        forward(tcp, target.clone(), outbound.clone())
+        let (target, outbound) = (target.clone(), outbound.clone());
+        async move { outbound.forward(tcp, &target).await }
     })
     .await;
-}
-
-/// Leads a connection of the app to the pod; one that cannot be is reset, so that nobody takes it for an empty answer.
-async fn forward(tcp: TcpStream, target: Target, outbound: Arc<Outbound>) {
-    match outbound.open(&target).await {
-        Ok(stream) => {
-            // A reset reaches both sides by itself.
-            let _ = copy::splice(tcp, stream).await;
-        }
-        Err(_) => copy::reset(&tcp),
-    }
 }
 
 #[cfg(test)]

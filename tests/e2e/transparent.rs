@@ -1,0 +1,286 @@
+//! Transparent mode: with NET_ADMIN, whatever the code connects to is what the pod would reach.
+
+use anyhow::ensure;
+use std::process::Command;
+use tests::app::App;
+use tests::caller::Caller;
+use tests::client::Client;
+use tests::command::{eventually, run};
+use tests::manifests::{busybox, service_for};
+use tests::namespace::Namespace;
+use tests::outcome::Outcome;
+use tests::shell::Shell;
+
+const ADMIN: [&str; 2] = ["--cap-add", "NET_ADMIN"];
+const URL: &str = "postgresql://yourcode:yourcode@somewhere.someplace.cloud.example.com/yourcode";
+
+/// A namespace with everything, a client with NET_ADMIN for it, and a place for commands in its network.
+fn connected() -> Outcome<(Namespace, Client, App)> {
+    let namespace = Namespace::new()?.with_things()?.with_target()?;
+    let client = Client::of(&namespace).docker(&ADMIN).start(&[])?;
+    let app = App::idle(&client)?;
+    Ok((namespace, client, app))
+}
+
+/// Pods behind a Service without an address of its own, each with a name.
+const STATEFUL: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: stateful}
+spec:
+  clusterIP: None
+  selector: {name: stateful}
+---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: stateful}
+spec:
+  serviceName: stateful
+  replicas: 2
+  podManagementPolicy: Parallel
+  selector: {matchLabels: {name: stateful}}
+  template:
+    metadata: {labels: {name: stateful}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers:
+      - name: stateful
+        image: telepresence-test/busybox:1
+        command: [sh, -c, 'mkdir /www; hostname >/www/index.html; exec httpd -f -p 9000 -h /www']
+---
+apiVersion: v1
+kind: Service
+metadata: {name: external}
+spec: {type: ExternalName, externalName: somewhere.someplace.cloud.example.com}
+";
+
+#[test]
+fn o5_pods_by_name_and_address_and_services_without_one() -> Outcome {
+    let (namespace, _client, app) = connected()?;
+    namespace.apply(STATEFUL)?;
+    namespace.kubectl("rollout status statefulset/stateful --timeout=90s")?;
+    for pod in ["stateful-0", "stateful-1"] {
+        let name = format!("http://{pod}.stateful:9000");
+        eventually(&name, || {
+            let page = app.get(&name)?;
+            ensure!(page == pod, "{page}");
+            Ok(())
+        })?;
+        let address = namespace.kubectl(&format!("get pod {pod} -o jsonpath={{.status.podIP}}"))?;
+        assert_eq!(app.get(&format!("http://{address}:9000"))?, pod);
+    }
+    let page = app.get("http://stateful:9000")?;
+    assert!(page.starts_with("stateful-"), "{page}");
+    let query = "psql -At -c 'SELECT count(*) FROM greetings' postgresql://yourcode:yourcode@external/yourcode";
+    assert_eq!(app.sh(query)?, "2");
+    Ok(())
+}
+
+#[test]
+fn o2_o5_addresses_of_the_environment_are_left_alone_and_work() -> Outcome {
+    let (namespace, _client, app) = connected()?;
+    let address = namespace.kubectl("get service thing1 -o jsonpath={.spec.clusterIP}")?;
+    assert_eq!(app.sh("echo $THING1_SERVICE_HOST")?, address);
+    let page = "curl -sS --fail --max-time 10 http://$THING1_SERVICE_HOST:$THING1_SERVICE_PORT";
+    assert_eq!(app.sh(page)?, "thing1");
+    // What a name stands for is what the pod sees, and so is the address of who answers.
+    let name = format!("thing1.{}", namespace.name);
+    let hosts = format!("getent hosts {name}");
+    assert_eq!(app.sh(&hosts)?, Caller::new(&namespace).sh(&hosts)?);
+    let peer = format!(
+        "python3 -c 'import socket; print(socket.create_connection((\"{name}\", 7001)).getpeername())'"
+    );
+    assert_eq!(app.sh(&peer)?, format!("('{address}', 7001)"));
+    Ok(())
+}
+
+#[test]
+fn o6_the_clouds_database_without_being_named() -> Outcome {
+    let (_namespace, _client, app) = connected()?;
+    let answer = app.sh(&format!(
+        "psql -At -c 'SELECT count(*) FROM greetings' {URL}"
+    ))?;
+    assert_eq!(answer, "2");
+    assert_eq!(
+        app.sh("getent hosts somewhere.someplace.cloud.example.com | cut -d' ' -f1")?,
+        "198.18.0.10"
+    );
+    Ok(())
+}
+
+#[test]
+fn o16_the_clusters_api_server() -> Outcome {
+    let (namespace, _client, app) = connected()?;
+    let version = "curl -sSk --fail --max-time 10 https://$KUBERNETES_SERVICE_HOST:$KUBERNETES_SERVICE_PORT/version";
+    let there = Caller::new(&namespace).sh(version)?;
+    assert!(there.contains("gitVersion"), "{there}");
+    assert_eq!(app.sh(version)?, there);
+    Ok(())
+}
+
+#[test]
+fn o9_what_cannot_be_reached_is_a_reset() -> Outcome {
+    let (namespace, client, app) = connected()?;
+    namespace.apply(&service_for("refusing", 80, "thing1", 81))?;
+    let address = namespace.kubectl("get service refusing -o jsonpath={.spec.clusterIP}")?;
+    eventually("the refusal in the cluster", || {
+        let end = Caller::new(&namespace).connection(&address, 80)?;
+        ensure!(end == "ConnectionRefusedError", "{end}");
+        Ok(())
+    })?;
+    assert_eq!(
+        app.connection(&address, 80)?,
+        "connected ConnectionResetError"
+    );
+    client.logged(1, &[&address, "connection refused"])?;
+    Ok(())
+}
+
+/// A server that speaks first, both directions ended on their own, and any program: without privileges, and linked statically.
+#[test]
+fn o7_o8_as_any_user_from_any_program() -> Outcome {
+    let (namespace, client, _app) = connected()?;
+    let greeter = busybox(
+        "greeter",
+        25,
+        "exec nc -ll -p 25 -e sh -c \"echo 220 greetings; cat\"",
+    );
+    namespace.apply(&(greeter + &service_for("greeter", 25, "greeter", 25)))?;
+    namespace.ready("pod/greeter")?;
+    let greeted = "timeout 5 bash -c 'exec 3<>/dev/tcp/greeter/25; head -n 1 <&3'";
+    eventually("the greeter", || Caller::new(&namespace).sh(greeted))?;
+    let script = "echo hello | timeout 20 nc greeter 25";
+    for options in [
+        &["--user", "0"][..],
+        &["--user", "1000:1000"],
+        &[
+            "--user",
+            "1000",
+            "--read-only",
+            "--cap-drop",
+            "ALL",
+            "--security-opt",
+            "no-new-privileges",
+        ],
+    ] {
+        let mut docker = Command::new("docker");
+        docker.args(["run", "--rm", &format!("--net=container:{}", client.name)]);
+        docker.args(options);
+        docker.args(["telepresence-test/busybox:1", "sh", "-c", script]);
+        assert_eq!(run(&mut docker)?, "220 greetings\nhello\n", "{options:?}");
+    }
+    Ok(())
+}
+
+/// Other containers, the host, and this one itself are reached as before, and by them this one.
+#[test]
+fn d6_the_surroundings_stay_local() -> Outcome {
+    let (namespace, client, _app) = connected()?;
+    let app = App::httpd(&client, "8000", "local code")?;
+    eventually("the code", || app.get("http://127.0.0.1:8000"))?;
+    let address = client.docker(&["inspect", "-f", "{{.NetworkSettings.IPAddress}}"])?;
+    let url = format!("http://{}:8000", address.trim());
+    assert_eq!(app.get(&url)?, "local code");
+    let cluster = &namespace.cluster;
+    let fetched = run(&mut tests::app::elsewhere(
+        cluster,
+        "bridge",
+        &["curl", "-sS", "--max-time", "10", &url],
+    ))?;
+    assert_eq!(fetched.trim(), "local code", "a neighbour reaches it");
+    Ok(())
+}
+
+/// A name that the cluster does not know is Docker's, and its address leads there.
+#[test]
+fn d6_a_neighbour_by_its_name() -> Outcome {
+    let namespace = Namespace::new()?.with_things()?.with_target()?;
+    let on_network = [&ADMIN[..], &["--network", "kind"]].concat();
+    let server = "mkdir /www && echo neighbour >/www/index.html && exec python3 -m http.server --directory /www 8000";
+    let neighbour = App::neighbour(&namespace.cluster, "kind", &["sh", "-c", server])?;
+    let url = format!("http://{}:8000", neighbour.name);
+    let client = Client::of(&namespace).docker(&on_network).start(&[])?;
+    let app = App::idle(&client)?;
+    eventually("the neighbour", || {
+        let page = app.get(&url)?;
+        ensure!(page == "neighbour", "{page}");
+        Ok(())
+    })?;
+    assert_eq!(app.get("http://thing1:7001")?, "thing1");
+    drop((app, client));
+
+    let client = Client::of(&namespace)
+        .docker(&on_network)
+        .start(&["--no-local-names"])?;
+    let app = App::idle(&client)?;
+    let lookup = app.try_sh(&format!("getent hosts {}", neighbour.name))?;
+    assert_eq!(lookup.status.code(), Some(2), "unknown: {lookup:?}");
+    Ok(())
+}
+
+/// Of what the user keeps here and what not, the narrower counts.
+#[test]
+fn o5_what_the_user_chooses() -> Outcome {
+    let namespace = Namespace::new()?.with_things()?.with_target()?;
+    let address = |thing: &str| {
+        namespace.kubectl(&format!(
+            "get service {thing} -o jsonpath={{.spec.clusterIP}}"
+        ))
+    };
+    let (one, other) = (address("thing1")?, address("thing2")?);
+    let local = format!("TELEPRESENCE_LOCAL={one},{other}");
+    let remote = format!("TELEPRESENCE_REMOTE={one}:7001");
+    let client = Client::of(&namespace)
+        .docker(&[&ADMIN[..], &["-e", &local, "-e", &remote]].concat())
+        .start(&[])?;
+    let app = App::idle(&client)?;
+    assert_eq!(app.get("http://thing1:7001")?, "thing1");
+    let end = app.connection(&other, 7002)?;
+    assert!(!end.contains("connected"), "it leads to the cluster: {end}");
+    Ok(())
+}
+
+/// The joined containers have their own network back when the client ends, however it does.
+#[test]
+fn l8_the_end_gives_the_network_back() -> Outcome {
+    let namespace = Namespace::new()?.with_things()?.with_target()?;
+    for end in ["stop", "kill"] {
+        let client = Client::of(&namespace).docker(&ADMIN).start(&[])?;
+        let app = App::idle(&client)?;
+        let address = namespace.kubectl("get service thing1 -o jsonpath={.spec.clusterIP}")?;
+        let page = format!("curl -sS --fail --max-time 5 http://{address}:7001");
+        assert_eq!(app.sh(&page)?, "thing1");
+        client.docker(&[end])?;
+        client.ended()?;
+        // Nobody takes the connection any more: it leaves for the laptop's network, where there is no such address.
+        let lost = app.connection(&address, 7001)?;
+        assert!(!lost.contains("connected"), "{end}: {lost}");
+        assert!(
+            !lost.contains("Refused"),
+            "{end}: it is still led to the client: {lost}"
+        );
+    }
+    Ok(())
+}
+
+/// What is missing is named, and nothing is done by halves.
+#[test]
+fn s2_what_transparent_mode_needs_is_named() -> Outcome {
+    let namespace = Namespace::new()?.with_target()?;
+    let group = ["--cap-drop", "ALL", "--cap-add", "NET_ADMIN"];
+    let machine = [&ADMIN[..], &["--network", "host"]].concat();
+    for (docker, remedy) in [
+        (&[][..], "--cap-add NET_ADMIN"),
+        (&group, "--cap-add SETGID"),
+        (&machine, "without --network host"),
+    ] {
+        let client = Client::of(&namespace)
+            .docker(docker)
+            .launch(&["--intercept", "transparent"])?;
+        assert_eq!(client.ended()?, 8);
+        let log = client.logs()?;
+        assert!(log.contains(remedy), "{log}");
+        assert!(log.contains("--intercept"), "the other way out: {log}");
+    }
+    Ok(())
+}
