@@ -4,7 +4,7 @@ use crate::config::Intercept;
 use crate::error::Error;
 use crate::intercept::transparent::OWN_GROUP;
 use caps::{CapSet, Capability, CapsHashSet};
-use nix::unistd::{Gid, setresgid};
+use nix::unistd::{Gid, getgid, setresgid};
 
 /// What the client needs of root: DNS and Services on ports below 1024, and files of the user's in the user's directory.
 const NEEDED: [Capability; 4] = [
@@ -26,7 +26,8 @@ pub fn settle(wanted: Intercept) -> Result<Intercept, Error> {
     let mut needed = NEEDED.to_vec();
     if intercept == Intercept::Transparent {
         let group = Gid::from_raw(OWN_GROUP);
-        setresgid(group, group, group).map_err(|error| {
+        // The saved one is the original, for files.
+        setresgid(group, group, getgid()).map_err(|error| {
             Error::Local(format!("cannot run under the group {OWN_GROUP}: {error}"))
         })?;
         needed.push(Capability::CAP_NET_ADMIN);

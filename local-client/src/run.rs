@@ -94,11 +94,12 @@ async fn job(
     let started = shutdown
         .run_until_cancelled(start(&options, mode, &session, files, &tracker, &shutdown))
         .await;
+    let mut transparent = None;
     let outcome = match started {
         Some(Ok(taken)) => {
             tracing::info!("ready");
             shutdown.cancelled().await;
-            taken.give_back().await;
+            transparent = taken.give_back();
             Ok(())
         }
         Some(Err(error)) => Err(error),
@@ -107,6 +108,10 @@ async fn job(
     shutdown.cancel();
     // The supervisor does not panic; its end is all that matters.
     let _ = supervisor.await;
+    // The kernel translates a connection's last words only while its rules are there.
+    tracker.close();
+    tracker.wait().await;
+    drop(transparent);
     outcome
 }
 
@@ -119,13 +124,12 @@ struct Taken {
 }
 
 impl Taken {
-    async fn give_back(self) {
-        if let Some(transparent) = self.transparent {
-            transparent.end().await;
-        }
+    /// Gives back all but what open connections need.
+    fn give_back(self) -> Option<Arc<Transparent>> {
         self.files.remove();
         self.resolv_conf.restore();
         self.hosts.restore();
+        self.transparent
     }
 }
 
@@ -198,10 +202,22 @@ async fn start(
         }
         config::Intercept::Socks => Arc::new(PassThrough),
     };
-    if options.intercept == config::Intercept::Auto && mode == config::Intercept::Loopback {
-        tracing::info!(
-            "intercept loopback: TCP to Services and --proxy hosts by name; no UDP and no bare addresses, for which there is SOCKS5 on \
+    match mode {
+        config::Intercept::Transparent => tracing::info!(
+            "intercept transparent: TCP to everywhere but this container's surroundings; no UDP yet"
+        ),
+        config::Intercept::Loopback if options.intercept == config::Intercept::Auto => {
+            tracing::info!(
+                "intercept loopback: TCP to Services and --proxy hosts by name; no UDP and no bare addresses, for which there is SOCKS5 on \
              {SOCKS}, or all of it with --cap-add NET_ADMIN"
+            )
+        }
+        _ => {}
+    }
+    let chosen = !options.local.is_empty() || !options.remote.is_empty();
+    if chosen && mode != config::Intercept::Transparent {
+        tracing::warn!(
+            "--local and --remote are for transparent mode (--cap-add NET_ADMIN), and change nothing here"
         );
     }
 

@@ -1,11 +1,14 @@
 //! Transparent mode: with NET_ADMIN, whatever the code connects to is what the pod would reach.
 
-use anyhow::ensure;
+use anyhow::{Context, Result, ensure};
+use std::fs;
+use std::net::Ipv4Addr;
+use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 use tests::app::App;
 use tests::caller::Caller;
 use tests::client::Client;
-use tests::command::{eventually, run};
+use tests::command::{Background, eventually, run};
 use tests::manifests::{busybox, service_for};
 use tests::namespace::Namespace;
 use tests::outcome::Outcome;
@@ -76,9 +79,13 @@ fn o5_pods_by_name_and_address_and_services_without_one() -> Outcome {
     Ok(())
 }
 
+/// The group that the client runs under (`local-client/src/intercept/transparent/table.rs`) is nobody else's affair.
+const OWN_GROUP: u32 = 29_797;
+
 #[test]
 fn o2_o5_addresses_of_the_environment_are_left_alone_and_work() -> Outcome {
-    let (namespace, _client, app) = connected()?;
+    let (namespace, client, app) = connected()?;
+    assert_ne!(fs::metadata(client.env_file())?.gid(), OWN_GROUP);
     let address = namespace.kubectl("get service thing1 -o jsonpath={.spec.clusterIP}")?;
     assert_eq!(app.sh("echo $THING1_SERVICE_HOST")?, address);
     let page = "curl -sS --fail --max-time 10 http://$THING1_SERVICE_HOST:$THING1_SERVICE_PORT";
@@ -240,20 +247,23 @@ fn o5_what_the_user_chooses() -> Outcome {
     Ok(())
 }
 
-/// The joined containers have their own network back when the client ends, however it does.
+/// A network that outlives the client has its connections to itself again, however the client ends.
 #[test]
-fn l8_the_end_gives_the_network_back() -> Outcome {
+fn l8_the_end_leaves_nothing_in_the_network() -> Outcome {
     let namespace = Namespace::new()?.with_things()?.with_target()?;
+    let address = namespace.kubectl("get service thing1 -o jsonpath={.spec.clusterIP}")?;
+    let owner = App::neighbour(&namespace.cluster, "bridge", &["sleep", "infinity"])?;
+    let network = format!("container:{}", owner.name);
     for end in ["stop", "kill"] {
-        let client = Client::of(&namespace).docker(&ADMIN).start(&[])?;
-        let app = App::idle(&client)?;
-        let address = namespace.kubectl("get service thing1 -o jsonpath={.spec.clusterIP}")?;
-        let page = format!("curl -sS --fail --max-time 5 http://{address}:7001");
-        assert_eq!(app.sh(&page)?, "thing1");
+        // The second one is in a network that another has used.
+        let client = Client::of(&namespace)
+            .docker(&[&ADMIN[..], &["--network", &network]].concat())
+            .start(&[])?;
+        assert_eq!(owner.get(&format!("http://{address}:7001"))?, "thing1");
         client.docker(&[end])?;
         client.ended()?;
-        // Nobody takes the connection any more: it leaves for the laptop's network, where there is no such address.
-        let lost = app.connection(&address, 7001)?;
+        // It leaves for the laptop's network, where there is no such address.
+        let lost = owner.connection(&address, 7001)?;
         assert!(!lost.contains("connected"), "{end}: {lost}");
         assert!(
             !lost.contains("Refused"),
@@ -261,6 +271,94 @@ fn l8_the_end_gives_the_network_back() -> Outcome {
         );
     }
     Ok(())
+}
+
+/// Open connections are told of the end, on whichever network.
+#[test]
+fn l8_the_end_resets_open_connections() -> Outcome {
+    let (namespace, client, app) = connected()?;
+    let silent = busybox("silent", 9000, "exec nc -ll -p 9000 -e sleep 600");
+    namespace.apply(&(silent + &service_for("silent", 9000, "silent", 9000)))?;
+    namespace.ready("pod/silent")?;
+    let script = "import socket
+open('/tmp/begun', 'w')
+try:
+    s = socket.create_connection(('silent', 9000), 30)
+    open('/tmp/connected', 'w')
+    print(s.recv(1) or 'an orderly end')
+except OSError as error:
+    print(type(error).__name__)";
+    app.sh(&format!("cat >/tmp/wait.py <<'END'\n{script}\nEND"))?;
+    let mut waiting =
+        Background::start(
+            app.exec()
+                .args(["timeout", "60", "python3", "/tmp/wait.py"]),
+        )?;
+    eventually("the connection", || app.sh("test -e /tmp/connected"))?;
+    client.docker(&["stop"])?;
+    let end = waiting.wait_for("the connection's end", |line| Some(line.to_owned()))?;
+    assert_eq!(end, "ConnectionResetError");
+    Ok(())
+}
+
+/// A network of Docker's.
+struct Network(String);
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        // What is on it is removed before.
+        let _ = run(Command::new("docker").args(["network", "rm", &self.0]));
+    }
+}
+
+/// Where the client's own subnet is a part of the cluster's, what the cluster hands out leads there: by the environment, and by its DNS.
+#[test]
+fn d6_o5_a_network_with_the_clusters_addresses() -> Outcome {
+    let namespace = Namespace::new()?.with_things()?;
+    let [early, late] = free_addresses(&namespace)?;
+    let service = |name: &str, address: Ipv4Addr| {
+        let at = format!("spec:\n  clusterIP: {address}");
+        service_for(name, 7001, "thing1", 80).replace("spec:", &at)
+    };
+    namespace.apply(&service("early", early))?;
+    let namespace = namespace.with_target()?;
+    let network = Network(namespace.cluster.unique());
+    let subnet = format!("{}/24", Ipv4Addr::from(u32::from(early) & !255));
+    run(Command::new("docker").args(["network", "create", "--subnet", &subnet, &network.0]))?;
+    let client = Client::of(&namespace)
+        .docker(&[&ADMIN[..], &["--network", &network.0]].concat())
+        .start(&[])?;
+    let app = App::idle(&client)?;
+    assert_eq!(app.sh("echo $EARLY_SERVICE_HOST")?, early.to_string());
+    assert_eq!(app.get(&format!("http://{early}:7001"))?, "thing1");
+
+    namespace.apply(&service("late", late))?;
+    eventually("the late one in the cluster", || {
+        Caller::new(&namespace).get("http://late:7001")
+    })?;
+    let end = app.connection(&late.to_string(), 7001)?;
+    assert!(
+        !end.contains("connected"),
+        "nobody has handed it out: {end}"
+    );
+    assert_eq!(app.get("http://late:7001")?, "thing1");
+    // First those that are on the network.
+    drop((app, client));
+    drop(network);
+    Ok(())
+}
+
+/// Two addresses of the cluster's Services that none has, in a subnet whose first addresses are Docker's to give.
+fn free_addresses(namespace: &Namespace) -> Result<[Ipv4Addr; 2]> {
+    let used = namespace.kubectl("get services -A -o jsonpath={.items[*].spec.clusterIP}")?;
+    let one: Ipv4Addr = namespace
+        .kubectl("get service thing1 -o jsonpath={.spec.clusterIP}")?
+        .parse()?;
+    let mut free = (100..250)
+        .map(|last| Ipv4Addr::from(u32::from(one) & !255 | last))
+        .filter(|address| !used.split(' ').any(|used| used == address.to_string()));
+    let mut next = || free.next().context("a free address");
+    Ok([next()?, next()?])
 }
 
 /// What is missing is named, and nothing is done by halves.

@@ -1,22 +1,35 @@
 //! `/etc/hosts`: the pod's hostAliases, added to the container's own entries.
 
+use std::net::IpAddr;
+
 /// The line by which the kubelet announces them.
 const MARKER: &[u8] = b"# Entries added by HostAliases.";
 
 /// The container's `/etc/hosts`, `own`, with the host aliases in the pod's.
 pub fn with_aliases(own: &[u8], pods: &[u8]) -> Vec<u8> {
     let mut text = own.to_vec();
-    let lines: Vec<&[u8]> = pods.split_inclusive(|byte| *byte == b'\n').collect();
-    let Some(marker) = lines.iter().position(|line| line.trim_ascii() == MARKER) else {
-        return text;
-    };
-    if text.last().is_some_and(|byte| *byte != b'\n') {
+    let mut lines = alias_lines(pods).peekable();
+    if lines.peek().is_some() && text.last().is_some_and(|byte| *byte != b'\n') {
         text.push(b'\n');
     }
-    for line in lines.iter().skip(marker) {
+    for line in lines {
         text.extend_from_slice(line);
     }
     text
+}
+
+/// The addresses of the host aliases in the pod's `/etc/hosts`.
+pub fn aliases(pods: &[u8]) -> impl Iterator<Item = IpAddr> {
+    alias_lines(pods).filter_map(|line| {
+        let line = std::str::from_utf8(line).ok()?;
+        line.split_ascii_whitespace().next()?.parse().ok()
+    })
+}
+
+/// The marker, and what follows it.
+fn alias_lines(pods: &[u8]) -> impl Iterator<Item = &[u8]> {
+    pods.split_inclusive(|byte| *byte == b'\n')
+        .skip_while(|line| line.trim_ascii() != MARKER)
 }
 
 #[cfg(test)]

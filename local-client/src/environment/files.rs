@@ -3,10 +3,11 @@
 use super::env_file;
 use crate::config::Owner;
 use crate::error::Error;
+use nix::unistd::getresgid;
 use serde_json::{Map, Value};
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::fchown;
+use std::os::unix::fs::{MetadataExt, fchown};
 use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 use tunnel::facts::Variable;
@@ -98,7 +99,8 @@ impl EnvFiles {
         // Its mode is 0600.
         let file = tempfile::Builder::new()
             .prefix(&prefix)
-            .tempfile_in(&self.directory);
+            .tempfile_in(&self.directory)
+            .inspect(|file| restore_group(file.as_file()));
         file.map_err(|error| {
             let directory = self.directory.display();
             Error::Local(format!(
@@ -123,6 +125,17 @@ impl EnvFiles {
         file.persist(path)
             .map_err(|error| failed("written", error.error))?;
         Ok(())
+    }
+}
+
+/// Gives a new file the group that it would have if the client did not run under one of its own (transparent mode).
+fn restore_group(file: &File) {
+    let (Ok(metadata), Ok(groups)) = (file.metadata(), getresgid()) else {
+        return;
+    };
+    if groups.effective != groups.saved && metadata.gid() == groups.effective.as_raw() {
+        // Where this is not allowed, nothing is lost: the group may not read the file.
+        let _ = fchown(file, None, Some(groups.saved.as_raw()));
     }
 }
 

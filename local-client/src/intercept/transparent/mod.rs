@@ -9,6 +9,7 @@ mod table;
 use super::Intercept;
 use super::outbound::Outbound;
 use crate::config::Options;
+use crate::dns::hosts;
 use crate::error::Error;
 use crate::pod::Pod;
 use async_trait::async_trait;
@@ -16,7 +17,9 @@ use bytes::Bytes;
 use hickory_proto::op::Message;
 use hickory_proto::rr::RData;
 use local::{Local, Side};
+use nix::errno::Errno;
 use std::collections::HashMap;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use table::{Choice, Ports, Table};
@@ -24,6 +27,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tunnel::facts::{Facts, Variable};
 
 pub use table::OWN_GROUP;
 
@@ -31,12 +35,12 @@ pub use table::OWN_GROUP;
 pub struct Transparent {
     table: Table,
     local: Local,
-    /// Addresses that lead to another side than they would by themselves, as its nameservers handed them out.
+    /// Addresses that lead to another side than they would by themselves, as that one hands them out.
     exceptions: Mutex<HashMap<IpAddr, Side>>,
 }
 
 impl Transparent {
-    /// Has everything intercepted that `options` do not keep here, until [`end`](Transparent::end). Connections run on `tracker`, and end with their streams; no
+    /// Has everything intercepted that `options` do not keep here, until this is dropped. Connections run on `tracker`, and end with their streams; no
     /// new one is taken after `shutdown`.
     ///
     /// # Errors
@@ -47,13 +51,16 @@ impl Transparent {
         tracker: TaskTracker,
         shutdown: CancellationToken,
     ) -> Result<Arc<Transparent>, Error> {
-        let local = Local::read()?;
+        let (facts, local) = (pod.facts(), Local::read()?);
         let bound = |error| Error::Local(format!("cannot listen for connections: {error}"));
         let v4 = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
             .await
             .map_err(bound)?;
-        // There is none where IPv6 is disabled, and no connection either.
-        let v6 = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).await.ok();
+        // Where IPv6 is disabled there is none, and no connection either.
+        let v6 = match TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).await {
+            Err(error) if is_disabled(&error) => None,
+            bound_v6 => Some(bound_v6.map_err(bound)?),
+        };
         let ports = Ports {
             v4: v4.local_addr().map_err(bound)?.port(),
             v6: match &v6 {
@@ -78,31 +85,17 @@ impl Transparent {
                 shutdown.clone(),
             ));
         }
-        Ok(Arc::new(Transparent {
+        let transparent = Arc::new(Transparent {
             table,
             local,
             exceptions: Mutex::default(),
-        }))
-    }
-
-    /// Gives the network back to itself.
-    pub async fn end(&self) {
-        if let Err(error) = self.table.remove().await {
-            tracing::warn!("the redirection of connections cannot be undone: {error}");
-        }
-    }
-
-    /// Has the addresses of `answer` lead to `side`, those among them that would not do so anyway.
-    async fn lead(&self, answer: &[u8], side: Side) {
-        let Ok(message) = Message::from_vec(answer) else {
-            return;
-        };
-        let records = message.answers.iter().chain(&message.additionals);
-        let addresses = records.filter_map(|record| match record.data {
-            RData::A(address) => Some(IpAddr::V4(address.0)),
-            RData::AAAA(address) => Some(IpAddr::V6(address.0)),
-            _ => None,
         });
+        transparent.lead(told(&facts), Side::Remote).await;
+        Ok(transparent)
+    }
+
+    /// Has `addresses` lead to `side`, those among them that would not do so anyway.
+    async fn lead(&self, addresses: impl IntoIterator<Item = IpAddr>, side: Side) {
         let mut exceptions = self.exceptions.lock().await;
         for ip in addresses {
             let before = exceptions.get(&ip).copied();
@@ -111,7 +104,7 @@ impl Transparent {
             }
             match self.table.lead(ip, side, before.is_some()).await {
                 Ok(()) => {
-                    tracing::info!("{ip} leads {side}, whose DNS handed it out");
+                    tracing::info!("{ip} leads {side}, which hands it out");
                     exceptions.insert(ip, side);
                 }
                 Err(error) => tracing::warn!("{ip} cannot be led {side}: {error}"),
@@ -123,11 +116,72 @@ impl Transparent {
 #[async_trait]
 impl Intercept for Transparent {
     async fn on_answer(&self, _: &Bytes, answer: Bytes) -> Bytes {
-        self.lead(&answer, Side::Remote).await;
+        self.lead(answered(&answer), Side::Remote).await;
         answer
     }
 
     async fn on_local_answer(&self, answer: &Bytes) {
-        self.lead(answer, Side::Local).await;
+        self.lead(answered(answer), Side::Local).await;
+    }
+}
+
+/// The addresses in a DNS answer.
+fn answered(answer: &[u8]) -> Vec<IpAddr> {
+    let message = Message::from_vec(answer).unwrap_or_else(|_| Message::query());
+    let records = message.answers.iter().chain(&message.additionals);
+    let addresses = records.filter_map(|record| match record.data {
+        RData::A(address) => Some(IpAddr::V4(address.0)),
+        RData::AAAA(address) => Some(IpAddr::V6(address.0)),
+        _ => None,
+    });
+    addresses.collect()
+}
+
+/// The addresses of the cluster that a pod is told without asking: those of Services in its environment, and its hostAliases.
+fn told(facts: &Facts) -> Vec<IpAddr> {
+    let of_services = facts
+        .environment
+        .iter()
+        .filter_map(|Variable { key, value }| {
+            key.0.ends_with(b"_SERVICE_HOST").then_some(())?;
+            std::str::from_utf8(&value.0).ok()?.parse().ok()
+        });
+    of_services.chain(hosts::aliases(&facts.hosts.0)).collect()
+}
+
+/// Whether a listener cannot be had for want of IPv6.
+fn is_disabled(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::AddrNotAvailable
+        || error.raw_os_error() == Some(Errno::EAFNOSUPPORT as i32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tunnel::facts::Blob;
+
+    #[test]
+    fn a_pod_is_told_addresses_by_its_environment_and_its_hosts() {
+        let variable = |key: &str, value: &str| Variable {
+            key: Blob(key.into()),
+            value: Blob(value.into()),
+        };
+        let facts = Facts {
+            version: String::new(),
+            hostname: String::new(),
+            environment: vec![
+                variable("THING1_SERVICE_HOST", "198.18.0.1"),
+                variable("THING1_SERVICE_PORT", "7001"),
+                variable("ODD_SERVICE_HOST", "thing1"),
+                variable("OTHER", "198.18.0.2"),
+            ],
+            resolv_conf: Blob(vec![]),
+            hosts: Blob(
+                b"192.0.2.1 pod\n# Entries added by HostAliases.\n192.0.2.2\ta\tb\nfd00::2 c\n"
+                    .to_vec(),
+            ),
+        };
+        let told: Vec<String> = told(&facts).iter().map(IpAddr::to_string).collect();
+        assert_eq!(told, ["198.18.0.1", "192.0.2.2", "fd00::2"]);
     }
 }

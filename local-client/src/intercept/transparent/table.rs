@@ -1,7 +1,7 @@
-//! The nftables table that hands connections to the client: all of it is put in place, and taken away, in one transaction.
+//! The nftables table that hands connections to the client: all of it is put in place in one transaction.
 //!
-//! The table belongs to the client's netlink socket (NFT_TABLE_F_OWNER, Linux 5.13), so that the kernel removes it if the client
-//! is killed.
+//! It belongs to the client's netlink socket (NFT_TABLE_F_OWNER, Linux 5.13): the kernel removes it when that is closed, also if the
+//! client is killed.
 
 use super::local::Side;
 use crate::config::Destinations;
@@ -9,12 +9,13 @@ use crate::error::Error;
 use ipnet::IpNet;
 use nlink::netlink::nftables::{
     BaseChain, Chain, CmpOp, Expr, Family, FibFlags, Field, Match, MetaKey, NFT_TABLE_F_OWNER,
-    NatHook, PacketField, Priority, Register, Rule, Set, SetElement,
+    NatHook, PacketField, Priority, Register, Rule, Set, SetElement, TcpFlags, Value,
 };
 use nlink::netlink::types::route::RouteType;
 use nlink::{Connection, Nftables};
 use std::cmp::Reverse;
 use std::net::IpAddr;
+use std::time::Duration;
 
 /// The group that the client runs under, by which its own connections are told from those of others. Joined containers do not
 /// use it; below 65,536, as user namespaces seldom have more.
@@ -34,6 +35,9 @@ const PRIORITY: Priority = Priority::Custom(-105);
 
 const ADDRESSES: [PacketField; 2] = [PacketField::Ip4Daddr, PacketField::Ip6Daddr];
 
+/// How long the kernel may take to answer, which it does at once.
+const TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Where connections are handed over, on the loopback interface.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ports {
@@ -49,7 +53,7 @@ pub(super) struct Choice {
     pub(super) side: Side,
 }
 
-/// The table, in place until it is [removed](Table::remove), or dropped.
+/// The table, in place until it is dropped.
 pub(super) struct Table(Connection<Nftables>);
 
 impl Table {
@@ -63,7 +67,9 @@ impl Table {
         choices: &[Choice],
         local: &[IpNet],
     ) -> Result<Table, Error> {
-        let connection = Connection::<Nftables>::new().map_err(refused)?;
+        let connection = Connection::<Nftables>::new()
+            .map_err(refused)?
+            .timeout(TIMEOUT);
         connection
             .del_table_if_exists(NAME, FAMILY)
             .await
@@ -108,11 +114,6 @@ impl Table {
         let transaction = transaction.add_set_elements(&set(side, field), &element);
         transaction.commit(&self.0).await
     }
-
-    /// Takes the table away. Connections that were handed over stay.
-    pub(super) async fn remove(&self) -> Result<(), nlink::Error> {
-        self.0.del_table_if_exists(NAME, FAMILY).await.map(drop)
-    }
 }
 
 /// The addresses of one family that lead to `side` although they would not by themselves.
@@ -151,8 +152,16 @@ fn rules(ports: Ports, choices: &[Choice], local: &[IpNet]) -> Vec<Rule> {
             data: OWN_GROUP.to_ne_bytes().into(),
         },
     ];
+    let of_a_syn = Value::Masked {
+        value: TcpFlags::SYN.bits().into(),
+        mask: (TcpFlags::SYN | TcpFlags::ACK | TcpFlags::RST | TcpFlags::FIN)
+            .bits()
+            .into(),
+    };
     let mut rules = vec![
         rule().match_l4proto_not(TCP_PROTOCOL).accept(),
+        // Connections that were made before go on: connection tracking begins with this table, and takes their packets for first ones.
+        rule().then(Match::ne(Field::TcpFlags, of_a_syn)).accept(),
         own.into_iter().fold(rule(), Rule::expr).accept(),
     ];
     let kinds = [RouteType::Local, RouteType::Broadcast, RouteType::Multicast];
@@ -217,6 +226,7 @@ mod tests {
             words(Some(6000), &[]),
             [
                 "meta l4proto != tcp accept",
+                "tcp flags & (fin | syn | rst | ack) != syn accept",
                 "meta skgid 29797 accept",
                 "fib daddr type local accept",
                 "fib daddr type broadcast accept",
@@ -232,8 +242,10 @@ mod tests {
             ]
         );
         let without = words(None, &[("fd00::1", Side::Remote)]);
-        let v6: Vec<_> = without.iter().filter(|rule| rule.contains('6')).collect();
-        assert!(v6.iter().all(|rule| !rule.contains("redirect to :6")));
+        let is_v6 = |rule: &&String| rule.contains("ip6 ") || rule.contains("ipv6");
+        let v6: Vec<_> = without.iter().filter(is_v6).collect();
+        assert_eq!(v6.len(), 5, "{v6:?}");
+        assert!(v6.iter().all(|rule| rule.ends_with("accept")), "{v6:?}");
     }
 
     #[test]
@@ -247,7 +259,7 @@ mod tests {
         ];
         let words = words(Some(6000), &choices);
         assert_eq!(
-            words[5..10],
+            words[6..11],
             [
                 "ip6 daddr fd00::1 redirect to :6000",
                 "ip daddr 10.1.2.3 tcp dport 80 redirect to :4000",
