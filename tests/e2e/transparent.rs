@@ -222,6 +222,8 @@ fn d6_a_neighbour_by_its_name() -> Outcome {
     let app = App::idle(&client)?;
     let lookup = app.try_sh(&format!("getent hosts {}", neighbour.name))?;
     assert_eq!(lookup.status.code(), Some(2), "unknown: {lookup:?}");
+    let address = neighbour.sh("hostname -i | tr ' ' '\\n' | grep -F .")?;
+    assert_eq!(app.get(&format!("http://{address}:8000"))?, "neighbour");
     Ok(())
 }
 
