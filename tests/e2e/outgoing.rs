@@ -241,7 +241,7 @@ fn o7_a_server_speaks_first_on_the_first_connection_of_8_sessions() -> Outcome {
     let script =
         "nc greeter 25 -e sh -c 'read line; echo \"$line\" >/greeting; echo quit'; cat /greeting";
     for session in 1..=8 {
-        let (_, answer) = Client::of(&namespace).first_connection(script)?;
+        let answer = Client::of(&namespace).first_connection(script)?;
         assert_eq!(answer, "220 greetings\n", "session {session}");
     }
     Ok(())

@@ -173,8 +173,7 @@ fn s6_the_first_connection_after_ready_succeeds_50_times() -> Outcome {
     let namespace = Namespace::new()?.with_things()?.with_target()?;
     let lane = || -> anyhow::Result<()> {
         for start in 1..=STARTS {
-            let (_, answer) =
-                Client::of(&namespace).first_connection("wget -qO- http://thing1:7001")?;
+            let answer = Client::of(&namespace).first_connection("wget -qO- http://thing1:7001")?;
             ensure!(answer == "thing1\n", "start {start}: {answer:?}");
         }
         Ok(())

@@ -5,6 +5,7 @@ use crate::cluster::Cluster;
 use crate::command::run;
 use crate::shell::Shell;
 use anyhow::{Context, Result};
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
@@ -24,6 +25,14 @@ pub fn elsewhere(cluster: &Cluster, network: &str, command: &[&str]) -> Command 
         IMAGE,
     ]);
     docker.args(command);
+    docker
+}
+
+/// `docker run` in the client's network, to be given an image and a command.
+pub fn joined(client: &Client) -> Command {
+    let mut docker = Command::new("docker");
+    docker.args(["run", "--rm", "--label", &client.cluster.label()]);
+    docker.arg(format!("--net=container:{}", client.name));
     docker
 }
 
@@ -71,6 +80,12 @@ impl App {
             .arg(IMAGE)
             .args(command))?;
         Ok(App { cluster, name })
+    }
+
+    /// Copies a file or a directory of this machine into it.
+    pub fn copy(&self, from: &Path, to: &str) -> Result<()> {
+        let to = format!("{}:{to}", self.name);
+        run(Command::new("docker").arg("cp").arg(from).arg(to)).map(drop)
     }
 
     /// When it was started: tells whether it was touched.

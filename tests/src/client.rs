@@ -1,5 +1,6 @@
 //! The client, run by `docker run -d`.
 
+use crate::app;
 use crate::cluster::Cluster;
 use crate::command::{Background, eventually, run};
 use crate::namespace::Namespace;
@@ -86,31 +87,15 @@ impl<'a> Builder<'a> {
     }
 
     /// Starts a client without options for the target, and runs a script of busybox in its network, with no more waiting than for the
-    /// environment file, whose appearance means ready. Returns the uptime when the container had started, in seconds, and what the
-    /// script prints.
-    pub fn first_connection(self, script: &str) -> Result<(f64, String)> {
+    /// environment file, whose appearance means ready. Returns what the script prints.
+    pub fn first_connection(self, script: &str) -> Result<String> {
         let client = self.launch(&[])?;
-        let script = format!(
-            "read uptime _ </proc/uptime; echo $uptime; until [ -e /output/{TARGET}.env ]; do usleep 1000; done; {script}"
-        );
-        let mut app = Command::new("docker");
-        app.args(["run", "--rm", "--label", &client.cluster.label()]);
-        app.arg(format!("--net=container:{}", client.name));
-        app.args([
-            "-v",
-            &format!("{}:/output:ro", client.output.path().display()),
-        ]);
-        app.args([
-            "telepresence-test/busybox:1",
-            "timeout",
-            "60",
-            "sh",
-            "-c",
-            &script,
-        ]);
-        let said = run(&mut app).with_context(|| client.logs().unwrap_or_default())?;
-        let (uptime, said) = said.split_once('\n').context("a line of uptime")?;
-        Ok((uptime.parse()?, said.to_owned()))
+        let script = format!("until [ -e /output/{TARGET}.env ]; do usleep 1000; done; {script}");
+        let output = format!("{}:/output:ro", client.output.path().display());
+        let mut app = app::joined(&client);
+        app.args(["-v", &output, "telepresence-test/busybox:1"]);
+        app.args(["timeout", "60", "sh", "-c", &script]);
+        run(&mut app).with_context(|| client.logs().unwrap_or_default())
     }
 
     fn prepare(&self, options: &[&str]) -> Result<(Client, Command)> {

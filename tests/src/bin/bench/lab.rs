@@ -1,13 +1,16 @@
 //! What all ways lead to: the load's server in a pod. Beside it is what they lead through.
 
 use anyhow::Result;
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
-use tests::app;
-use tests::client::{Builder, Client};
+use tests::app::{self, App};
+use tests::client::{self, Builder, Client};
 use tests::cluster::Cluster;
+use tests::command::run;
 use tests::manifests;
 use tests::namespace::Namespace;
+use tests::shell::Shell;
 use tests::ssh::Key;
 use tests::sshd;
 
@@ -28,6 +31,8 @@ pub struct Lab {
     pub key: Key,
     /// The line of the server's public key.
     pub host_key: String,
+    /// The project's client as a program of this machine.
+    pub program: PathBuf,
 }
 
 impl Lab {
@@ -55,16 +60,32 @@ impl Lab {
         let host_key = sshd::start(&namespace, &key, "")?;
         namespace.ready(&format!("pod/{LOAD}"))?;
         namespace.rolled_out()?;
+        let program = namespace.home().join("local-client");
+        let docker = || Command::new("docker");
+        let never_run = run(docker().args(["create", client::IMAGE]))?;
+        let inside = format!("{}:/local-client", never_run.trim());
+        run(docker().args(["cp", &inside]).arg(&program))?;
+        run(docker().args(["rm", never_run.trim()]))?;
         Ok(Lab {
             namespace,
             key,
             host_key,
+            program,
         })
     }
 
     /// The project's client, beside the node: like all others it has no program between it and the API server.
     pub fn client(&self) -> Builder<'_> {
         Client::of(&self.namespace).docker(&["--network", "kind"])
+    }
+
+    /// A container beside the node that has all that the client as a program of its needs.
+    pub fn place(&self) -> Result<App> {
+        let place = App::neighbour(&self.namespace.cluster, "kind", &["sleep", "infinity"])?;
+        place.sh("mkdir /output")?;
+        place.copy(&self.program, "/")?;
+        place.copy(&self.namespace.home().join(".kube"), "/opt/")?;
+        Ok(place)
     }
 
     /// The command that runs the load with `words` in another network of Docker's.

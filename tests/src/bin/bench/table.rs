@@ -29,8 +29,8 @@ const ROWS: [(&str, &str); 15] = [
     ("connections_16", "new connections per second, 16 at a time"),
     ("start", "first byte after the start, s"),
     (
-        "start_after_containers",
-        "the same, after Docker has started containers, s",
+        "start_container",
+        "the same, in a container that is started once the way is there, s",
     ),
     ("cpu", "CPU seconds per GiB, both ends"),
 ];
