@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use thiserror::Error;
 use tokio::sync::mpsc;
@@ -24,8 +25,26 @@ pub trait Pod: Send + Sync + 'static {
     /// Listens on a TCP port of the pod, on all its addresses, until the end of the run: across lost links, too.
     async fn listen(&self, port: u16) -> Result<Incoming, ListenError>;
 
+    /// A UDP socket in the pod, on a port of its own, of which `inbox` takes what comes.
+    fn udp(&self, inbox: Arc<dyn Inbox>) -> Box<dyn Datagrams>;
+
     /// What is known of the remote container since the first connection.
     fn facts(&self) -> Arc<Facts>;
+}
+
+/// The sending side of a UDP socket in the pod. Dropped, it is closed.
+pub trait Datagrams: Send + Sync {
+    /// Sends a datagram, of at most 65,507 bytes (65,527 by IPv6). What finds no room on the way is lost, as is all while the link is down.
+    fn send(&self, to: SocketAddr, payload: &[u8]);
+}
+
+/// Takes what comes to a UDP socket in the pod. It is called in between other things, and must not wait.
+pub trait Inbox: Send + Sync {
+    /// A datagram came.
+    fn datagram(&self, from: SocketAddr, payload: &[u8]);
+
+    /// A peer was not reached; `code` is that of the ICMP message "destination unreachable" of its family (RFC 792, RFC 4443 3.1).
+    fn unreachable(&self, to: SocketAddr, code: u8);
 }
 
 /// Where to connect to from within the pod.

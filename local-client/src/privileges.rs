@@ -30,7 +30,7 @@ pub fn settle(wanted: Intercept) -> Result<Intercept, Error> {
         setresgid(group, group, getgid()).map_err(|error| {
             Error::Local(format!("cannot run under the group {OWN_GROUP}: {error}"))
         })?;
-        needed.push(Capability::CAP_NET_ADMIN);
+        needed.extend([Capability::CAP_NET_ADMIN, Capability::CAP_NET_RAW]);
     }
     let kept: CapsHashSet = needed
         .into_iter()

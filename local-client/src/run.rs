@@ -111,7 +111,9 @@ async fn job(
     // The kernel translates a connection's last words only while its rules are there.
     tracker.close();
     tracker.wait().await;
-    drop(transparent);
+    if let Some(transparent) = transparent {
+        transparent.end().await;
+    }
     outcome
 }
 
@@ -204,7 +206,7 @@ async fn start(
     };
     match mode {
         config::Intercept::Transparent => tracing::info!(
-            "intercept transparent: TCP to everywhere but this container's surroundings; no UDP yet"
+            "intercept transparent: TCP and UDP to everywhere but this container's surroundings"
         ),
         config::Intercept::Loopback if options.intercept == config::Intercept::Auto => {
             tracing::info!(

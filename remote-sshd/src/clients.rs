@@ -3,6 +3,7 @@
 
 use crate::connection::Connection;
 use crate::keyring::Identity;
+use crate::udp::Sockets;
 use russh::server::Msg;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,6 +22,8 @@ pub(crate) struct Clients(Mutex<HashMap<(String, RunId), Arc<Client>>>);
 pub(crate) struct Client {
     /// The streams that it opened.
     pub(crate) acceptor: Arc<Acceptor<Msg>>,
+    /// Its UDP sockets.
+    pub(crate) sockets: Arc<Sockets>,
     connection: watch::Sender<Option<Arc<Connection>>>,
 }
 
@@ -40,11 +43,16 @@ impl Clients {
     ) -> Arc<Client> {
         let mut map = self.map();
         // Those that nobody uses any more, and that have nothing left to say.
-        map.retain(|_, client| Arc::strong_count(client) > 1 || !client.acceptor.is_empty());
+        map.retain(|_, client| {
+            Arc::strong_count(client) > 1
+                || !client.acceptor.is_empty()
+                || !client.sockets.is_empty()
+        });
         map.entry((identity.fingerprint.clone(), run))
             .or_insert_with(|| {
                 Arc::new(Client {
                     acceptor: Acceptor::new(budget.clone(), streams.clone(), end.clone()),
+                    sockets: Sockets::new(end.clone()),
                     connection: watch::Sender::new(None),
                 })
             })

@@ -25,7 +25,7 @@ use tunnel::label;
 use tunnel::link::Link;
 use tunnel::opener::Connected;
 use tunnel::stream::Stream;
-use tunnel::{channel, copy, message};
+use tunnel::{channel, copy, datagrams, message};
 
 /// Refusals that are remembered for the client to read.
 const REFUSALS: usize = 64;
@@ -273,6 +273,15 @@ impl Connection {
                     debug!(%error, "dns");
                 }
             }),
+            // The sockets are those of a run.
+            datagrams::SUBSYSTEM => match connection.client.clone() {
+                Some(client) => self.spawn(async move {
+                    if let Err(error) = client.sockets.serve(stream).await {
+                        debug!(%error, "udp");
+                    }
+                }),
+                None => return false,
+            },
             tunnel::facts::SUBSYSTEM => self.spawn(async move {
                 let facts = facts::facts(connection.server.environment(), connection.files());
                 tell(stream, &facts).await;

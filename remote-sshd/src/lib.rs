@@ -1,5 +1,5 @@
 //! The SSH server in the pod. Whoever holds an authorized key opens connections as the pod would (`outbound`), takes
-//! connections to the pod's ports (`claims`), asks the pod's nameservers (`dns`) and reads its environment
+//! connections to the pod's ports (`claims`), exchanges datagrams (`udp`), asks the pod's nameservers (`dns`) and reads its environment
 //! ([`facts`]). It has no shell and runs no programs.
 //!
 //! The way of a connection: [`server`] accepts it, `serve` runs russh on it, `handler` turns russh's callbacks into
@@ -26,3 +26,4 @@ pub mod process;
 mod refusal;
 mod serve;
 pub mod server;
+mod udp;

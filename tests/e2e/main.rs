@@ -4,6 +4,7 @@
 mod another_server;
 mod bulk;
 mod crowds;
+mod datagrams;
 mod deploy;
 mod differences;
 mod environment;

@@ -12,6 +12,8 @@ use anyhow::{Result, ensure};
 
 /// TCP as it is: bulk, pings, ends of directions, crowds.
 pub const STREAMS: &str = include_str!("../programs/streams.py");
+/// Datagrams: `serve` in a pod, `probe` wherever they shall come from.
+pub const DATAGRAMS: &str = include_str!("../programs/datagrams.py");
 /// HTTP of many kinds.
 pub const WEB: &str = include_str!("../programs/web.py");
 

@@ -4,7 +4,7 @@
 //! - Who may send when: [`gate`] for a connection and `sender` for one that uses it, [`credit`] for a stream; what is under way is bounded by the reports of [`arrivals`].
 //! - What a stream is ([`stream`]) and how it is carried: by one channel ([`channel`]), or by one after the other ([`opener`],
 //!   [`acceptor`]), with what [`label`] and [`record`] say beside its bytes. [`copy`] joins it with a TCP connection.
-//! - What the subsystems say: [`frames`], [`message`], [`facts`], [`claims`]; and why something cannot be dialled: [`dial`].
+//! - What the subsystems say: [`frames`], [`message`], [`facts`], [`claims`], [`datagrams`]; and why something cannot be dialled: [`dial`].
 
 pub mod acceptor;
 pub mod arrivals;
@@ -14,6 +14,7 @@ pub mod channel;
 pub mod claims;
 pub mod copy;
 pub mod credit;
+pub mod datagrams;
 pub mod dial;
 pub mod facts;
 mod flight;

@@ -6,6 +6,7 @@ use super::handler::Handler;
 use super::heartbeat;
 use super::plain;
 use super::ports::Ports;
+use super::udp::Sockets;
 use crate::cluster::{DialFailure, Transport};
 use crate::dns::resolv_conf;
 use crate::error::Error;
@@ -25,6 +26,7 @@ use tunnel::acceptor::Acceptor;
 use tunnel::arrivals::{self, Farewell};
 use tunnel::carrier::carry;
 use tunnel::claims::{self, Report};
+use tunnel::datagrams::{self, Outbox};
 use tunnel::facts::{self, Facts};
 use tunnel::gate::Gate;
 use tunnel::ident::{Peer, RunId, WIRE_VERSION};
@@ -53,6 +55,8 @@ pub struct Connection {
     link: Link,
     tracker: TaskTracker,
     names: Names,
+    /// Where datagrams go to our own server.
+    datagrams: Option<Arc<Outbox>>,
     ended: CancellationToken,
     farewell: Farewell,
     since: Instant,
@@ -82,6 +86,8 @@ pub struct Client {
     pub ports: Ports,
     /// Takes the callers of those ports.
     pub acceptor: Arc<Acceptor<Msg>>,
+    /// Its UDP sockets in the pod.
+    pub sockets: Sockets,
 }
 
 impl Connection {
@@ -148,32 +154,37 @@ impl Connection {
                 "the link to {peer} was lost while asking for {what}"
             ))
         };
-        let (facts, names) = if end.is_ours() {
+        let (facts, names, datagrams) = if end.is_ours() {
             // Side by side: each takes round trips.
             let facts = async {
                 let stream = channel::stream(subsystem(&handle, facts::SUBSYSTEM).await?, &link);
                 receive_document(stream).await
             };
-            let (facts, dns, arrivals) = tokio::join!(
+            let (facts, dns, udp, arrivals) = tokio::join!(
                 facts,
                 subsystem(&handle, "dns"),
+                subsystem(&handle, datagrams::SUBSYSTEM),
                 subsystem(&handle, arrivals::SUBSYSTEM)
             );
             let facts = facts.ok_or_else(|| lost("its facts"))?;
             let dns = dns.ok_or_else(|| lost("DNS"))?;
+            let udp = udp.ok_or_else(|| lost("UDP"))?;
             let arrivals = arrivals.ok_or_else(|| lost("reports of arrivals"))?;
             tracker.spawn(arrivals::run(arrivals, link.clone(), farewell.clone()));
             let dns = Dns::new(channel::stream(dns, &link), &tracker, &ended);
-            (facts, Names::Subsystem(dns))
+            let udp = channel::stream(udp, &link);
+            let outbox = client.sockets.carry(udp, &tracker, &ended);
+            (facts, Names::Subsystem(dns), Some(outbox))
         } else {
             let facts = plain::facts(&handle).await;
             let facts = facts.ok_or_else(|| lost("its nameservers"))?;
             let nameservers = resolv_conf::nameservers(&facts.resolv_conf.0);
-            (facts, Names::Nameservers(nameservers))
+            (facts, Names::Nameservers(nameservers), None)
         };
         let connection = Connection {
             handle,
             names,
+            datagrams,
             link,
             tracker,
             ended,
@@ -237,6 +248,11 @@ impl Connection {
             answer = answer => answer,
             () = self.ended.cancelled() => Err(DnsError::LinkDown),
         }
+    }
+
+    /// Where datagrams go; `None` at a server that is not ours.
+    pub fn datagrams(&self) -> Option<&Outbox> {
+        self.datagrams.as_deref()
     }
 
     /// Listens on a port of the pod, waiting a while for another client that holds it.

@@ -2,6 +2,7 @@
 
 use super::connection::{Client, Connection};
 use super::ports::Ports;
+use super::udp::Sockets;
 use crate::cluster::{DialFailure, Dialer, Transport};
 use crate::error::Error;
 use async_trait::async_trait;
@@ -51,6 +52,7 @@ pub(super) fn client() -> Client {
         run: RunId::random(),
         ports: Ports::default(),
         acceptor: Acceptor::new(Budget::new(TOTAL), TaskTracker::new(), end),
+        sockets: Sockets::default(),
     }
 }
 

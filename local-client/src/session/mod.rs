@@ -13,10 +13,11 @@ pub mod identity;
 mod plain;
 mod ports;
 pub mod rotation;
+mod udp;
 
 use crate::cluster::{DialFailure, Dialer};
 use crate::error::Error;
-use crate::pod::{DnsError, Incoming, ListenError, Pod, Target};
+use crate::pod::{Datagrams, DnsError, Inbox, Incoming, ListenError, Pod, Target};
 use async_trait::async_trait;
 use backoff::Backoff;
 use bytes::Bytes;
@@ -39,6 +40,7 @@ use tunnel::ident::RunId;
 use tunnel::label::Label;
 use tunnel::opener::{Opener, Opening};
 use tunnel::stream::Stream;
+use udp::Sockets;
 
 /// For a round trip through the tunnel when somebody asks for the health.
 const PING_TIMEOUT: Duration = Duration::from_secs(3);
@@ -84,6 +86,7 @@ impl Session {
             run: RunId::random(),
             ports: Ports::default(),
             acceptor: Acceptor::new(budget.clone(), streams.clone(), end.clone()),
+            sockets: Sockets::default(),
         };
         let (mut backoff, begin) = (Backoff::new(), Instant::now());
         let mut told = String::new();
@@ -93,7 +96,7 @@ impl Session {
                     tracing::info!("connected to {}", connection.peer);
                     if !connection.is_ours() {
                         tracing::warn!(
-                            "{} runs another SSH server, not telepresence-remote: there is no environment, and connections end with the link",
+                            "{} runs another SSH server, not telepresence-remote: there is no environment and no UDP, and connections end with the link",
                             connection.peer
                         );
                     }
@@ -320,6 +323,11 @@ impl Pod for Session {
                 }
             }
         }
+    }
+
+    fn udp(&self, inbox: Arc<dyn Inbox>) -> Box<dyn Datagrams> {
+        let connections = self.connection.subscribe();
+        self.client.sockets.socket(inbox, connections)
     }
 
     fn facts(&self) -> Arc<Facts> {

@@ -5,9 +5,9 @@ use bytes::Bytes;
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::rdata::{A, AAAA, CNAME, SRV};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
-use local_client::pod::{DnsError, Incoming, ListenError, Pod, Target};
+use local_client::pod::{Datagrams, DnsError, Inbox, Incoming, ListenError, Pod, Target};
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use tokio::sync::Notify;
 use tunnel::dial::DialError;
@@ -178,6 +178,17 @@ impl Pod for Fake {
 
     async fn listen(&self, _: u16) -> Result<Incoming, ListenError> {
         unreachable!("no room under test listens by itself")
+    }
+
+    /// All peers echo.
+    fn udp(&self, inbox: Arc<dyn Inbox>) -> Box<dyn Datagrams> {
+        struct Echo(Arc<dyn Inbox>);
+        impl Datagrams for Echo {
+            fn send(&self, to: SocketAddr, payload: &[u8]) {
+                self.0.datagram(to, payload);
+            }
+        }
+        Box::new(Echo(inbox))
     }
 
     fn facts(&self) -> Arc<Facts> {

@@ -1,10 +1,13 @@
-//! Interception with the capability NET_ADMIN: the kernel hands every connection that leaves this network namespace for
-//! anywhere but its own surroundings to the client, which asks the pod to dial the same address. Names keep their addresses.
+//! Interception with the capability NET_ADMIN: the kernel hands every connection and datagram that leaves this network namespace for
+//! anywhere but its own surroundings to the client, which asks the pod to dial the same address, or to send there. Names keep their
+//! addresses.
 
 pub(crate) mod host;
 mod local;
 mod redirected;
+mod routes;
 mod table;
+mod udp;
 
 use super::Intercept;
 use super::outbound::Outbound;
@@ -18,29 +21,32 @@ use hickory_proto::op::Message;
 use hickory_proto::rr::RData;
 use local::{Local, Side};
 use nix::errno::Errno;
+use routes::Routes;
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
-use table::{Choice, Ports, Table};
+use table::{Choice, Pair, Ports, Table};
 use tokio::net::TcpListener;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tunnel::facts::{Facts, Variable};
+use udp::Flows;
 
 pub use table::OWN_GROUP;
 
 /// Interception by the kernel.
 pub struct Transparent {
     table: Table,
+    routes: Routes,
     local: Local,
     /// Addresses that lead to another side than they would by themselves, as that one hands them out.
     exceptions: Mutex<HashMap<IpAddr, Side>>,
 }
 
 impl Transparent {
-    /// Has everything intercepted that `options` do not keep here, until this is dropped. Connections run on `tracker`, and end with their streams; no
+    /// Has everything intercepted that `options` do not keep here, until [`Transparent::end`]. Connections run on `tracker`, and end with their streams; no
     /// new one is taken after `shutdown`.
     ///
     /// # Errors
@@ -52,21 +58,17 @@ impl Transparent {
         shutdown: CancellationToken,
     ) -> Result<Arc<Transparent>, Error> {
         let (facts, local) = (pod.facts(), Local::read()?);
-        let bound = |error| Error::Local(format!("cannot listen for connections: {error}"));
-        let v4 = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-            .await
-            .map_err(bound)?;
+        let v4 = Listeners::bind(Ipv4Addr::LOCALHOST.into()).await;
+        let v4 = v4.map_err(cannot_listen)?;
         // Where IPv6 is disabled there is none, and no connection either.
-        let v6 = match TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).await {
+        let v6 = match Listeners::bind(Ipv6Addr::LOCALHOST.into()).await {
             Err(error) if is_disabled(&error) => None,
-            bound_v6 => Some(bound_v6.map_err(bound)?),
+            bound => Some(bound.map_err(cannot_listen)?),
         };
+        let v6_ports = v6.as_ref().map(Listeners::ports).transpose();
         let ports = Ports {
-            v4: v4.local_addr().map_err(bound)?.port(),
-            v6: match &v6 {
-                Some(v6) => Some(v6.local_addr().map_err(bound)?.port()),
-                None => None,
-            },
+            v4: v4.ports().map_err(cannot_listen)?,
+            v6: v6_ports.map_err(cannot_listen)?,
         };
         let choices: Vec<Choice> = [
             (&options.local, Side::Local),
@@ -75,23 +77,33 @@ impl Transparent {
         .into_iter()
         .flat_map(|(all, side)| all.iter().map(move |of| Choice { of: *of, side }))
         .collect();
+        let routes = Routes::install(ports.v6.is_some()).await?;
         let table = Table::install(ports, &choices, local.subnets()).await?;
-        let outbound = Arc::new(Outbound::new(pod));
-        for listener in std::iter::once(v4).chain(v6) {
+        let outbound = Arc::new(Outbound::new(pod.clone()));
+        let flows = Flows::new(pod);
+        tracker.spawn(flows.clone().sweep(shutdown.clone()));
+        for Listeners { tcp, udp } in std::iter::once(v4).chain(v6) {
             tracker.spawn(redirected::run(
-                listener,
+                tcp,
                 outbound.clone(),
                 tracker.clone(),
                 shutdown.clone(),
             ));
+            tracker.spawn(flows.clone().run(udp, shutdown.clone()));
         }
         let transparent = Arc::new(Transparent {
             table,
+            routes,
             local,
             exceptions: Mutex::default(),
         });
         transparent.lead(told(&facts), Side::Remote).await;
         Ok(transparent)
+    }
+
+    /// Undoes it: the table goes with the last of its users.
+    pub async fn end(self: Arc<Self>) {
+        self.routes.remove().await;
     }
 
     /// Has `addresses` lead to `side`, those among them that would not do so anyway.
@@ -147,6 +159,34 @@ fn told(facts: &Facts) -> Vec<IpAddr> {
             std::str::from_utf8(&value.0).ok()?.parse().ok()
         });
     of_services.chain(hosts::aliases(&facts.hosts.0)).collect()
+}
+
+/// Where one family's connections and datagrams are handed over.
+struct Listeners {
+    tcp: TcpListener,
+    udp: udp::Listener,
+}
+
+impl Listeners {
+    async fn bind(address: IpAddr) -> io::Result<Listeners> {
+        Ok(Listeners {
+            tcp: TcpListener::bind((address, 0)).await?,
+            udp: udp::Listener::bind(address)?,
+        })
+    }
+
+    fn ports(&self) -> io::Result<Pair> {
+        Ok(Pair {
+            tcp: self.tcp.local_addr()?.port(),
+            udp: self.udp.port(),
+        })
+    }
+}
+
+fn cannot_listen(error: io::Error) -> Error {
+    Error::Local(format!(
+        "cannot listen for what the kernel hands over: {error}"
+    ))
 }
 
 /// Whether a listener cannot be had for want of IPv6.

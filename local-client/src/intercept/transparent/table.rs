@@ -1,4 +1,5 @@
-//! The nftables table that hands connections to the client: all of it is put in place in one transaction.
+//! The nftables table that hands connections and datagrams to the client. Connections are redirected; datagrams are marked, so that
+//! they are routed to this machine itself, and there given to the client's socket (TPROXY).
 //!
 //! It belongs to the client's netlink socket (NFT_TABLE_F_OWNER, Linux 5.13): the kernel removes it when that is closed, also if the
 //! client is killed.
@@ -8,13 +9,14 @@ use crate::config::Destinations;
 use crate::error::Error;
 use ipnet::IpNet;
 use nlink::netlink::nftables::{
-    BaseChain, Chain, CmpOp, Expr, Family, FibFlags, Field, Match, MetaKey, NFT_TABLE_F_OWNER,
-    NatHook, PacketField, Priority, Register, Rule, Set, SetElement, TcpFlags, Value,
+    BaseChain, Chain, CmpOp, CtDirection, Expr, Family, FibFlags, Field, FilterHook, Match,
+    MetaKey, NFT_TABLE_F_OWNER, NatHook, PacketField, Priority, Register, Rule, Set, SetElement,
+    TcpFlags, Transaction, Value,
 };
 use nlink::netlink::types::route::RouteType;
 use nlink::{Connection, Nftables};
 use std::cmp::Reverse;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 /// The group that the client runs under, by which its own connections are told from those of others. Joined containers do not
@@ -23,27 +25,39 @@ pub const OWN_GROUP: u32 = 29_797;
 
 const NAME: &str = "telepresence";
 const FAMILY: Family = Family::Inet;
+/// The chains: for connections, for datagrams that leave, and for those that are routed here.
 const TCP: &str = "tcp";
+const UDP: &str = "udp";
+const ROUTED: &str = "routed";
+/// What marks datagrams for the client.
+pub(super) const MARK: u32 = OWN_GROUP;
 
-/// Protocol numbers, of IP (IPPROTO_TCP) and of netfilter (linux/netfilter.h).
+/// Protocol numbers, of IP (IPPROTO_TCP, IPPROTO_UDP) and of netfilter (linux/netfilter.h).
 const TCP_PROTOCOL: u8 = 6;
+const UDP_PROTOCOL: u8 = 17;
 const NFPROTO_IPV4: u8 = 2;
 const NFPROTO_IPV6: u8 = 10;
 
 /// Before Docker's own rules for the resolver at 127.0.0.11.
-const PRIORITY: Priority = Priority::Custom(-105);
+const REDIRECTING: Priority = Priority::Custom(-105);
 
 const ADDRESSES: [PacketField; 2] = [PacketField::Ip4Daddr, PacketField::Ip6Daddr];
 
 /// How long the kernel may take to answer, which it does at once.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Where connections are handed over, on the loopback interface.
+/// Where connections and datagrams are handed over, on the loopback interface.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ports {
-    pub(super) v4: u16,
+    pub(super) v4: Pair,
     /// `None` without IPv6.
-    pub(super) v6: Option<u16>,
+    pub(super) v6: Option<Pair>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pair {
+    pub(super) tcp: u16,
+    pub(super) udp: u16,
 }
 
 /// What the user has said of some destinations.
@@ -83,15 +97,20 @@ impl Table {
                 transaction = transaction.add_set(set(side, field));
             }
         }
-        let chain = Chain::new(NAME, TCP)
-            .map_err(refused)?
-            .family(FAMILY)
-            .base(BaseChain::nat(NatHook::Output, PRIORITY));
-        transaction = transaction.add_chain(chain);
-        for rule in rules(ports, choices, local) {
-            transaction = transaction.add_rule(rule);
-        }
+        let chain = BaseChain::nat(NatHook::Output, REDIRECTING);
+        transaction = add(transaction, TCP, chain, tcp(ports, choices, local))?;
         transaction.commit(&connection).await.map_err(refused)?;
+
+        let mut transaction = connection.transaction();
+        let chain = BaseChain::route(Priority::Mangle);
+        transaction = add(transaction, UDP, chain, udp(ports, choices, local))?;
+        let chain = BaseChain::filter(FilterHook::Prerouting, Priority::Mangle);
+        transaction = add(transaction, ROUTED, chain, routed(ports))?;
+        transaction.commit(&connection).await.map_err(|error| {
+            Error::Local(format!(
+                "the kernel does not hand over datagrams (nftables with TPROXY): {error}; --intercept loopback does without"
+            ))
+        })?;
         Ok(Table(connection))
     }
 
@@ -132,14 +151,88 @@ fn name(side: Side, field: PacketField) -> &'static str {
     }
 }
 
+/// Adds a chain with its rules.
+fn add(
+    transaction: Transaction,
+    name: &str,
+    base: BaseChain,
+    rules: Vec<Rule>,
+) -> Result<Transaction, Error> {
+    let chain = Chain::new(NAME, name).map_err(refused)?;
+    let transaction = transaction.add_chain(chain.family(FAMILY).base(base));
+    Ok(rules.into_iter().fold(transaction, Transaction::add_rule))
+}
+
 /// What becomes of a connection, in this order.
-fn rules(ports: Ports, choices: &[Choice], local: &[IpNet]) -> Vec<Rule> {
-    let rule = || Rule::new(NAME, TCP).family(FAMILY);
-    // Without IPv6 nothing of it is handed over.
-    let to = |side, v6: bool, rule: Rule| match (side, v6, ports.v6) {
-        (Side::Remote, false, _) => rule.redirect(Some(ports.v4)),
-        (Side::Remote, true, Some(port)) => rule.redirect(Some(port)),
-        _ => rule.accept(),
+fn tcp(ports: Ports, choices: &[Choice], local: &[IpNet]) -> Vec<Rule> {
+    let of_a_syn = Value::Masked {
+        value: TcpFlags::SYN.bits().into(),
+        mask: (TcpFlags::SYN | TcpFlags::ACK | TcpFlags::RST | TcpFlags::FIN)
+            .bits()
+            .into(),
+    };
+    let mut rules = vec![
+        rule(TCP).match_l4proto_not(TCP_PROTOCOL).accept(),
+        // Connections that were made before go on: connection tracking begins with this table, and takes their packets for first ones.
+        rule(TCP)
+            .then(Match::ne(Field::TcpFlags, of_a_syn))
+            .accept(),
+    ];
+    let hand_over = |rule: Rule, v6| {
+        let pair = if v6 { ports.v6 } else { Some(ports.v4) };
+        Some(rule.redirect(Some(pair?.tcp)))
+    };
+    rules.extend(sides(TCP, hand_over, choices, local));
+    rules
+}
+
+/// What becomes of a datagram that leaves, in this order.
+fn udp(ports: Ports, choices: &[Choice], local: &[IpNet]) -> Vec<Rule> {
+    let mut rules = vec![
+        rule(UDP).match_l4proto_not(UDP_PROTOCOL).accept(),
+        // To whoever reached a port of this container's, as Docker publishes it.
+        rule(UDP).match_ct_direction(CtDirection::Reply).accept(),
+    ];
+    let hand_over =
+        |rule: Rule, v6: bool| (!v6 || ports.v6.is_some()).then(|| rule.set_mark(MARK).accept());
+    rules.extend(sides(UDP, hand_over, choices, local));
+    rules
+}
+
+/// What becomes of a datagram that was marked, and routed here.
+fn routed(ports: Ports) -> Vec<Rule> {
+    let marked = || {
+        let marked = rule(ROUTED).match_iif("lo").match_mark(MARK);
+        marked.match_l4proto(UDP_PROTOCOL)
+    };
+    let v4 = marked()
+        .then(Match::eq(Field::NfProto, NFPROTO_IPV4))
+        .tproxy(FAMILY, Some(Ipv4Addr::LOCALHOST.into()), Some(ports.v4.udp))
+        .accept();
+    let v6 = ports.v6.map(|v6| {
+        marked()
+            .then(Match::eq(Field::NfProto, NFPROTO_IPV6))
+            .tproxy(FAMILY, Some(Ipv6Addr::LOCALHOST.into()), Some(v6.udp))
+            .accept()
+    });
+    std::iter::once(v4).chain(v6).collect()
+}
+
+fn rule(chain: &str) -> Rule {
+    Rule::new(NAME, chain).family(FAMILY)
+}
+
+/// What is local is let go; the rest is what `hand_over` makes of it, where it takes the family: `true` is IPv6.
+fn sides(
+    chain: &str,
+    hand_over: impl Fn(Rule, bool) -> Option<Rule>,
+    choices: &[Choice],
+    local: &[IpNet],
+) -> Vec<Rule> {
+    let rule = || rule(chain);
+    let to = |side, v6: bool, rule: Rule| match side {
+        Side::Remote => hand_over(rule.clone(), v6).unwrap_or_else(|| rule.accept()),
+        Side::Local => rule.accept(),
     };
     let own = [
         Expr::Meta {
@@ -152,18 +245,7 @@ fn rules(ports: Ports, choices: &[Choice], local: &[IpNet]) -> Vec<Rule> {
             data: OWN_GROUP.to_ne_bytes().into(),
         },
     ];
-    let of_a_syn = Value::Masked {
-        value: TcpFlags::SYN.bits().into(),
-        mask: (TcpFlags::SYN | TcpFlags::ACK | TcpFlags::RST | TcpFlags::FIN)
-            .bits()
-            .into(),
-    };
-    let mut rules = vec![
-        rule().match_l4proto_not(TCP_PROTOCOL).accept(),
-        // Connections that were made before go on: connection tracking begins with this table, and takes their packets for first ones.
-        rule().then(Match::ne(Field::TcpFlags, of_a_syn)).accept(),
-        own.into_iter().fold(rule(), Rule::expr).accept(),
-    ];
+    let mut rules = vec![own.into_iter().fold(rule(), Rule::expr).accept()];
     let kinds = [RouteType::Local, RouteType::Broadcast, RouteType::Multicast];
     rules.extend(kinds.map(|kind| rule().match_fib_type(FibFlags::DADDR, kind).accept()));
 
@@ -173,6 +255,7 @@ fn rules(ports: Ports, choices: &[Choice], local: &[IpNet]) -> Vec<Rule> {
         let (address, length) = (of.net.addr(), of.net.prefix_len());
         let there = rule().match_daddr(address, length);
         let there = match of.port {
+            Some(port) if chain == UDP => there.match_udp_dport(port),
             Some(port) => there.match_tcp_dport(port),
             None => there,
         };
@@ -205,7 +288,18 @@ fn refused(error: nlink::Error) -> Error {
 mod tests {
     use super::*;
 
-    fn words(v6: Option<u16>, choices: &[(&str, Side)]) -> Vec<String> {
+    const PORTS: Ports = Ports {
+        v4: Pair {
+            tcp: 4000,
+            udp: 4001,
+        },
+        v6: Some(Pair {
+            tcp: 6000,
+            udp: 6001,
+        }),
+    };
+
+    fn words(chain: Chosen, ports: Ports, choices: &[(&str, Side)]) -> Vec<String> {
         let local = ["172.17.0.0/16", "fd00:5::/64"].map(|net| net.parse().unwrap());
         let choices: Vec<Choice> = choices
             .iter()
@@ -214,7 +308,13 @@ mod tests {
                 side: *side,
             })
             .collect();
-        rules(Ports { v4: 4000, v6 }, &choices, &local)
+        in_words(chain(ports, &choices, &local))
+    }
+
+    type Chosen = fn(Ports, &[Choice], &[IpNet]) -> Vec<Rule>;
+
+    fn in_words(rules: Vec<Rule>) -> Vec<String> {
+        rules
             .iter()
             .map(|rule| rule.nft_syntax().unwrap())
             .collect()
@@ -222,30 +322,66 @@ mod tests {
 
     #[test]
     fn the_rules_in_the_words_of_nft() {
-        assert_eq!(
-            words(Some(6000), &[]),
+        let sides = |v4: &str, v6: &str| {
             [
-                "meta l4proto != tcp accept",
-                "tcp flags & (fin | syn | rst | ack) != syn accept",
                 "meta skgid 29797 accept",
                 "fib daddr type local accept",
                 "fib daddr type broadcast accept",
                 "fib daddr type multicast accept",
                 "ip daddr @local4 accept",
                 "ip6 daddr @local6 accept",
-                "ip daddr @remote4 redirect to :4000",
-                "ip6 daddr @remote6 redirect to :6000",
+                &format!("ip daddr @remote4 {v4}"),
+                &format!("ip6 daddr @remote6 {v6}"),
                 "ip daddr 172.17.0.0/16 accept",
                 "ip6 daddr fd00:5::/64 accept",
-                "meta nfproto ipv4 redirect to :4000",
-                "meta nfproto ipv6 redirect to :6000",
+                &format!("meta nfproto ipv4 {v4}"),
+                &format!("meta nfproto ipv6 {v6}"),
+            ]
+            .map(str::to_owned)
+        };
+        let connections = words(tcp, PORTS, &[]);
+        assert_eq!(
+            connections[..2],
+            [
+                "meta l4proto != tcp accept",
+                "tcp flags & (fin | syn | rst | ack) != syn accept"
             ]
         );
-        let without = words(None, &[("fd00::1", Side::Remote)]);
-        let is_v6 = |rule: &&String| rule.contains("ip6 ") || rule.contains("ipv6");
-        let v6: Vec<_> = without.iter().filter(is_v6).collect();
-        assert_eq!(v6.len(), 5, "{v6:?}");
-        assert!(v6.iter().all(|rule| rule.ends_with("accept")), "{v6:?}");
+        assert_eq!(
+            connections[2..],
+            sides("redirect to :4000", "redirect to :6000")
+        );
+        let datagrams = words(udp, PORTS, &[]);
+        assert_eq!(
+            datagrams[..2],
+            ["meta l4proto != udp accept", "ct direction reply accept"]
+        );
+        let mark = "meta mark set 0x00007465 accept";
+        assert_eq!(datagrams[2..], sides(mark, mark));
+        assert_eq!(
+            in_words(routed(PORTS)),
+            [
+                "iifname \"lo\" meta mark 0x00007465 meta l4proto udp meta nfproto ipv4 tproxy ip to 127.0.0.1:4001 accept",
+                "iifname \"lo\" meta mark 0x00007465 meta l4proto udp meta nfproto ipv6 tproxy ip6 to [::1]:6001 accept",
+            ]
+        );
+    }
+
+    #[test]
+    fn without_ipv6_nothing_of_it_is_handed_over() {
+        let ports = Ports { v6: None, ..PORTS };
+        for chain in [tcp as Chosen, udp] {
+            let words = words(chain, ports, &[("fd00::1", Side::Remote)]);
+            let is_v6 = |rule: &&String| rule.contains("ip6 ") || rule.contains("ipv6");
+            let v6: Vec<_> = words.iter().filter(is_v6).collect();
+            assert_eq!(v6.len(), 5, "{v6:?}");
+            assert!(
+                v6.iter()
+                    .all(|rule| rule.ends_with("accept") && !rule.contains("mark")),
+                "{v6:?}"
+            );
+        }
+        assert_eq!(routed(ports).len(), 1);
     }
 
     #[test]
@@ -257,7 +393,12 @@ mod tests {
             ("10.1.2.3:80", Side::Remote),
             ("fd00::1", Side::Remote),
         ];
-        let words = words(Some(6000), &choices);
+        let datagrams = words(udp, PORTS, &choices);
+        assert_eq!(
+            datagrams[7],
+            "ip daddr 10.1.2.3 udp dport 80 meta mark set 0x00007465 accept"
+        );
+        let words = words(tcp, PORTS, &choices);
         assert_eq!(
             words[6..11],
             [

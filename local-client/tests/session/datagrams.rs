@@ -1,0 +1,244 @@
+//! UDP sockets in the pod.
+
+use crate::harness::{Pod, soon};
+use local_client::pod::{Datagrams, Inbox, Pod as _};
+use local_client::session::rotation::Wear;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::UdpSocket;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tunnel::datagrams::SOCKETS;
+
+#[derive(Debug, PartialEq, Eq)]
+enum Heard {
+    Datagram(SocketAddr, Vec<u8>),
+    Unreachable(SocketAddr, u8),
+}
+
+struct Ear(mpsc::UnboundedSender<Heard>);
+
+impl Inbox for Ear {
+    fn datagram(&self, from: SocketAddr, payload: &[u8]) {
+        // The test may be over.
+        let _ = self.0.send(Heard::Datagram(from, payload.to_vec()));
+    }
+
+    fn unreachable(&self, to: SocketAddr, code: u8) {
+        let _ = self.0.send(Heard::Unreachable(to, code));
+    }
+}
+
+/// A socket in the pod, and what comes to it.
+fn socket(
+    session: &local_client::session::Session,
+) -> (Box<dyn Datagrams>, mpsc::UnboundedReceiver<Heard>) {
+    let (heard, said) = mpsc::unbounded_channel();
+    (session.udp(Arc::new(Ear(heard))), said)
+}
+
+/// A peer in the pod's network.
+async fn peer(address: &str) -> (UdpSocket, SocketAddr) {
+    let peer = UdpSocket::bind(address).await.unwrap();
+    let address = peer.local_addr().unwrap();
+    (peer, address)
+}
+
+async fn receive(peer: &UdpSocket) -> (Vec<u8>, SocketAddr) {
+    let mut buffer = vec![0; 65_536];
+    let (length, from) = soon(peer.recv_from(&mut buffer)).await.unwrap();
+    buffer.truncate(length);
+    (buffer, from)
+}
+
+/// O14
+#[tokio::test]
+async fn o14_datagrams_of_any_size_go_both_ways() {
+    let pod = Pod::start().await;
+    let session = pod.session().await;
+    for (address, largest) in [("127.0.0.1:0", 65_507), ("[::1]:0", 65_527)] {
+        let (socket, mut said) = socket(&session);
+        let (peer, to) = peer(address).await;
+        for length in [0, 1, 1200, 9000, largest] {
+            let payload: Vec<u8> = (0..length).map(|n: usize| n as u8).collect();
+            socket.send(to, &payload);
+            let (received, from) = receive(&peer).await;
+            assert!(received == payload, "{length} to {address}");
+            peer.send_to(&payload, from).await.unwrap();
+            let heard = soon(said.recv()).await.unwrap();
+            assert!(heard == Heard::Datagram(to, payload), "{length} back");
+        }
+    }
+}
+
+#[tokio::test]
+async fn o14_one_socket_has_many_peers_and_one_port() {
+    let pod = Pod::start().await;
+    let session = pod.session().await;
+    let ((first, _first), (second, _second)) = (socket(&session), socket(&session));
+    let mut ports = vec![];
+    for number in 0..5u8 {
+        let (peer, to) = peer("127.0.0.1:0").await;
+        first.send(to, &[number]);
+        let (payload, from) = receive(&peer).await;
+        assert_eq!(payload, [number]);
+        ports.push(from.port());
+        second.send(to, b"of the other");
+        let (_, from) = receive(&peer).await;
+        assert_ne!(from.port(), ports[0]);
+    }
+    assert!(ports.iter().all(|port| *port == ports[0]), "{ports:?}");
+}
+
+#[tokio::test]
+async fn o14_nobody_at_a_port_is_told_and_nothing_else_suffers() {
+    let pod = Pod::start().await;
+    let session = pod.session().await;
+    let (socket, mut said) = socket(&session);
+    let (living, to) = peer("127.0.0.1:0").await;
+    for address in ["127.0.0.1:0", "[::1]:0"] {
+        let (gone, nobody) = peer(address).await;
+        drop(gone);
+        socket.send(nobody, b"anybody?");
+        let code = if nobody.is_ipv4() { 3 } else { 4 };
+        let heard = soon(said.recv()).await.unwrap();
+        assert_eq!(heard, Heard::Unreachable(nobody, code));
+        socket.send(to, b"still");
+        assert_eq!(receive(&living).await.0, b"still");
+    }
+    // No machine has a route there (RFC 6666: discard-only).
+    let nowhere = "[100::1]:9".parse().unwrap();
+    socket.send(nowhere, b"anybody?");
+    let heard = soon(said.recv()).await.unwrap();
+    assert!(
+        matches!(heard, Heard::Unreachable(to, 0 | 3) if to == nowhere),
+        "{heard:?}"
+    );
+}
+
+#[tokio::test]
+async fn l7_sockets_keep_their_ports_across_connections() {
+    let pod = Pod::start().await;
+    let session = pod
+        .session_that_wears(Wear {
+            age: Duration::from_millis(300),
+            ..Wear::default()
+        })
+        .await;
+    let (socket, mut said) = socket(&session);
+    let (peer, to) = peer("127.0.0.1:0").await;
+    socket.send(to, b"first");
+    let (_, app) = receive(&peer).await;
+    let connections = pod.connections();
+    for round in 0..2 {
+        let next = pod.connections() + 1;
+        if round == 1 {
+            pod.cut();
+        }
+        // What is sent in between may be lost, as on any network: sent until it arrives.
+        soon(async {
+            loop {
+                socket.send(to, b"again");
+                let mut buffer = [0; 100];
+                let received = timeout(Duration::from_millis(20), peer.recv_from(&mut buffer));
+                if let Ok(Ok((_, from))) = received.await {
+                    assert_eq!(from, app, "the port is the same");
+                    if pod.connections() >= next {
+                        return;
+                    }
+                }
+            }
+        })
+        .await;
+        soon(async {
+            loop {
+                peer.send_to(b"back", app).await.unwrap();
+                if let Ok(heard) = timeout(Duration::from_millis(20), said.recv()).await {
+                    assert_eq!(heard.unwrap(), Heard::Datagram(to, b"back".to_vec()));
+                    return;
+                }
+            }
+        })
+        .await;
+    }
+    assert!(pod.connections() > connections + 1);
+}
+
+/// The peer learns it: its own datagrams find nobody.
+#[tokio::test]
+async fn a_socket_that_is_dropped_is_closed_in_the_pod() {
+    let pod = Pod::start().await;
+    let session = pod.session().await;
+    let (socket, _said) = socket(&session);
+    let (peer, to) = peer("127.0.0.1:0").await;
+    socket.send(to, b"hello");
+    let (_, app) = receive(&peer).await;
+    peer.connect(app).await.unwrap();
+    peer.send(b"hello").await.unwrap();
+    drop(socket);
+    soon(async {
+        while peer.send(b"anybody?").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn sockets_are_bounded() {
+    let pod = Pod::start().await;
+    let session = pod.session().await;
+    let (peer, to) = peer("127.0.0.1:0").await;
+    let before = descriptors();
+    let mut sockets = vec![];
+    let mut first = None;
+    for number in 0..SOCKETS + 100 {
+        let (socket, _said) = socket(&session);
+        socket.send(to, b"hello");
+        let (_, from) = receive(&peer).await;
+        if number == 0 {
+            first = Some(from);
+        }
+        sockets.push(socket);
+    }
+    let more = descriptors() - before;
+    assert!((SOCKETS..SOCKETS + 10).contains(&more), "{more}");
+    // The first one has made place. It comes back, on another port.
+    sockets[0].send(to, b"hello");
+    assert_ne!(receive(&peer).await.1, first.unwrap());
+    drop(sockets);
+    soon(async {
+        while descriptors() > before + 10 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+}
+
+/// A flood finds no room, and holds nothing up.
+#[tokio::test]
+async fn o11_datagrams_without_room_are_lost_and_hold_nothing_up() {
+    let pod = Pod::start().await;
+    let session = pod.session().await;
+    let (socket, mut said) = socket(&session);
+    let (peer, to) = peer("127.0.0.1:0").await;
+    for _ in 0..20_000 {
+        socket.send(to, &[0; 60_000]);
+    }
+    assert!(soon(session.healthy()).await);
+    soon(async {
+        loop {
+            socket.send(to, b"after");
+            if receive(&peer).await.0 == b"after" {
+                return;
+            }
+        }
+    })
+    .await;
+    assert!(said.try_recv().is_err());
+}
+
+fn descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}

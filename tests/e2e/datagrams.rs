@@ -1,0 +1,206 @@
+//! UDP in transparent mode: what is sent and received here is what the pod would.
+
+use anyhow::ensure;
+use std::process::Command;
+use tests::app::{self, App};
+use tests::caller::Caller;
+use tests::client::Client;
+use tests::command::{Background, eventually, run};
+use tests::manifests;
+use tests::namespace::Namespace;
+use tests::outcome::Outcome;
+use tests::programs::{self, DATAGRAMS, python};
+use tests::shell::Shell;
+
+const ADMIN: [&str; 2] = ["--cap-add", "NET_ADMIN"];
+const PORT: &str = "9000";
+
+/// The peer, a pod, and its Service of the same ports.
+fn peer() -> String {
+    let command = python(DATAGRAMS, &["serve", PORT]);
+    manifests::pod("peer", app::IMAGE, &command, 9000, "")
+        + "
+apiVersion: v1
+kind: Service
+metadata: {name: peer}
+spec:
+  selector: {name: peer}
+  ports:
+  - {name: one, protocol: UDP, port: 9000}
+  - {name: other, protocol: UDP, port: 9001}
+"
+}
+
+/// A namespace with the peer, and a client with NET_ADMIN.
+fn connected() -> Outcome<(Namespace, Client)> {
+    let namespace = Namespace::new()?.with_things()?.with_target()?;
+    namespace.apply(&peer())?;
+    namespace.ready("pod/peer")?;
+    let client = Client::of(&namespace).docker(&ADMIN).start(&[])?;
+    Ok((namespace, client))
+}
+
+/// The same program in a pod and in a joined container, and what it says is the same.
+#[test]
+fn o14_datagrams_as_in_the_pod() -> Outcome {
+    let (namespace, client) = connected()?;
+    let app = App::idle(&client)?;
+    let address = namespace.kubectl("get pod peer -o jsonpath={.status.podIP}")?;
+    let probe = ["probe", &address, PORT];
+    let there = programs::run(&Caller::new(&namespace), DATAGRAMS, &probe)?;
+    for line in [
+        "sizes: 65507 bytes: True",
+        "several_peers: ports: 1",
+        "several_peers: from another port: True",
+        "several_peers: from another port, to a connected one: nothing",
+        "many_sockets: 200 of 200 sockets",
+        "nobody: at a closed port: ECONNREFUSED",
+        "nobody: and sending: ECONNREFUSED",
+        "nobody: without being connected: nothing",
+        "nobody: with the queue of errors: ECONNREFUSED",
+        "nobody: no answer: nothing",
+        "mapped: by a mapped address: True",
+    ] {
+        ensure_line(&there, line)?;
+    }
+    assert_eq!(programs::run(&app, DATAGRAMS, &probe)?, there);
+    Ok(())
+}
+
+fn ensure_line(text: &str, line: &str) -> anyhow::Result<()> {
+    ensure!(text.lines().any(|said| said == line), "{line}?\n{text}");
+    Ok(())
+}
+
+/// O14 to the cluster's nameserver, which a program may ask by its address: for any user, without privileges, and from a program that is
+/// linked statically.
+#[test]
+fn o14_from_any_program_to_a_service() -> Outcome {
+    let (namespace, client) = connected()?;
+    let address = |service: &str| {
+        let line = format!("get service {service} -o jsonpath={{.spec.clusterIP}}");
+        namespace.kubectl(&line)
+    };
+    let nameserver = address("-n kube-system kube-dns")?;
+    let thing1 = address("thing1")?;
+    let name = format!("thing1.{}.svc.cluster.local", namespace.name);
+    let query = format!("dig +short +notcp @{nameserver} {name}");
+    let small_query = format!("nslookup -type=a {name} {nameserver} | tail -n 2");
+    for options in [
+        &["--user", "0"][..],
+        &["--user", "1000:1000"],
+        &[
+            "--user",
+            "1000",
+            "--read-only",
+            "--cap-drop",
+            "ALL",
+            "--security-opt",
+            "no-new-privileges",
+        ],
+    ] {
+        for (image, query) in [
+            (app::IMAGE, &query),
+            ("telepresence-test/busybox:1", &small_query),
+        ] {
+            let mut docker = app::joined(&client);
+            docker.args(options).args([image, "sh", "-c", query]);
+            let answer = run(&mut docker)?;
+            assert!(answer.contains(&thing1), "{options:?} {query}: {answer}");
+        }
+    }
+    Ok(())
+}
+
+/// Datagrams go on after the link was lost, from the same port of the pod.
+#[test]
+fn l7_datagrams_after_a_lost_link() -> Outcome {
+    let (namespace, client) = connected()?;
+    let app = App::idle(&client)?;
+    let address = namespace.kubectl("get pod peer -o jsonpath={.status.podIP}")?;
+    let script = format!(
+        "import pathlib, socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.connect(('{address}', {PORT}))
+s.settimeout(0.2)
+def port():
+    while True:
+        s.send(b'p')
+        try:
+            return s.recv(100)
+        except OSError:
+            pass
+before = port()
+print('begun', flush=True)
+while not pathlib.Path('/tmp/lost').exists():
+    pass
+print(port() == before)"
+    );
+    let waiting = [&["timeout", "60"], &python(&script, &[])[..]].concat();
+    let mut waiting = Background::start(app.exec().args(waiting))?;
+    waiting.wait_for("the first answer", |line| (line == "begun").then_some(()))?;
+    // The port-forward's end in the node.
+    client.docker(&["network", "disconnect", "bridge"])?;
+    client.logged(1, &["the link was lost"])?;
+    client.docker(&["network", "connect", "bridge"])?;
+    client.logged(1, &["connected again"])?;
+    app.sh("touch /tmp/lost")?;
+    let same = waiting.wait_for("the next answer", |line| {
+        ["True", "False"].contains(&line).then(|| line.to_owned())
+    })?;
+    assert_eq!(same, "True");
+    Ok(())
+}
+
+/// Without NET_RAW everything works but the refusals, and the log says so.
+#[test]
+fn o14_without_raw_sockets() -> Outcome {
+    let namespace = Namespace::new()?.with_things()?.with_target()?;
+    namespace.apply(&peer())?;
+    namespace.ready("pod/peer")?;
+    let client = Client::of(&namespace)
+        .docker(&[&ADMIN[..], &["--cap-drop", "NET_RAW"]].concat())
+        .start(&[])?;
+    client.logged(1, &["--cap-add NET_RAW"])?;
+    let app = App::idle(&client)?;
+    let script = format!(
+        "import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.settimeout(5)
+s.connect(('peer', {PORT}))
+s.send(b'echo')
+print(s.recv(100))"
+    );
+    assert_eq!(programs::run(&app, &script, &[])?, "b'echo'");
+    Ok(())
+}
+
+/// What is local stays so: a server here answers whoever reached it, and a neighbour is reached.
+#[test]
+fn d6_datagrams_of_the_surroundings_stay_local() -> Outcome {
+    let (namespace, client) = connected()?;
+    let app = programs::start(&client, DATAGRAMS, &["serve", PORT])?;
+    let address = client.docker(&["inspect", "-f", "{{.NetworkSettings.IPAddress}}"])?;
+    let ask = |address: &str| {
+        format!(
+            "import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.settimeout(2)
+s.connect(('{address}', {PORT}))
+s.send(b'echo')
+print(s.recv(100))"
+        )
+    };
+    let from_here = |address: &str| {
+        eventually("the local server", || {
+            programs::run(&app, &ask(address), &[])
+        })
+    };
+    assert_eq!(from_here("127.0.0.1")?, "b'echo'");
+    assert_eq!(from_here(address.trim())?, "b'echo'");
+    let asked = ask(address.trim());
+    let mut neighbour: Command =
+        app::elsewhere(&namespace.cluster, "bridge", &["python3", "-c", &asked]);
+    assert_eq!(run(&mut neighbour)?, "b'echo'\n");
+    Ok(())
+}

@@ -1,0 +1,22 @@
+//! The subsystem "udp" between our own ends: the client's sockets in the pod, and their datagrams. Any number of sockets share one
+//! stream. What finds no room on the way is dropped, as on any network.
+
+mod frame;
+mod outbox;
+mod recent;
+
+pub use frame::{Frame, FrameReader, Kind, MAX_PAYLOAD};
+pub use outbox::Outbox;
+pub use recent::Recent;
+
+use std::time::Duration;
+
+/// The subsystem's name.
+pub const SUBSYSTEM: &str = "udp";
+
+/// A socket that nothing has been sent from or to for so long is closed, by either end: the kernel's own for a flow of datagrams
+/// both ways is 120 s (nf_conntrack_udp_timeout_stream).
+pub const IDLE_TIMEOUT: Duration = Duration::from_mins(3);
+
+/// Sockets of one client at a time. One more takes the place of the one that has been idle for longest.
+pub const SOCKETS: usize = 1024;
