@@ -28,7 +28,8 @@ fn main() -> ExitCode {
         },
         None => {
             logging::start(cli.options.log_format);
-            let outcome = privileges::settle(cli.options.intercept)
+            let outcome = privileges::raise_descriptor_limit()
+                .and_then(|()| privileges::settle(cli.options.intercept))
                 .and_then(|intercept| block_on(run::run(cli.options, intercept)))
                 .and_then(|outcome| outcome);
             match outcome {

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use thiserror::Error;
 use tokio::sync::mpsc;
+use tunnel::claims::Port;
 use tunnel::dial::DialError;
 use tunnel::facts::Facts;
 use tunnel::stream::{Reset, Stream};
@@ -27,6 +28,13 @@ pub trait Pod: Send + Sync + 'static {
 
     /// A UDP socket in the pod, on a port of its own, of which `inbox` takes what comes.
     fn udp(&self, inbox: Arc<dyn Inbox>) -> Box<dyn Datagrams>;
+
+    /// A UDP socket on a port of the pod, on all its addresses, until the end of the run.
+    async fn listen_udp(
+        &self,
+        port: u16,
+        inbox: Arc<dyn Inbox>,
+    ) -> Result<Box<dyn Datagrams>, ListenError>;
 
     /// What is known of the remote container since the first connection.
     fn facts(&self) -> Arc<Facts>;
@@ -86,7 +94,7 @@ pub enum ListenError {
     )]
     Held {
         /// The port.
-        port: u16,
+        port: Port,
         /// Comment and fingerprint of the holder's key, and since when.
         holder: String,
     },
@@ -94,13 +102,13 @@ pub enum ListenError {
     #[error(
         "port {0} of the pod is in use by another container of the pod: expose another REMOTE port"
     )]
-    InUse(u16),
+    InUse(Port),
     /// The container may not listen on so low a port.
     #[error(
         "the remote container may not listen on port {0}: let it run as root (securityContext.runAsUser: 0), or give the pod \
          the sysctl net.ipv4.ip_unprivileged_port_start: \"0\" (securityContext.sysctls)"
     )]
-    Permission(u16),
+    Permission(Port),
     /// There is no connection to the pod at this moment.
     #[error("the link to the pod is down")]
     LinkDown,
@@ -108,7 +116,7 @@ pub enum ListenError {
     #[error("the pod cannot listen on port {port}: {reason}")]
     Other {
         /// The port.
-        port: u16,
+        port: Port,
         /// What the remote end says.
         reason: String,
     },

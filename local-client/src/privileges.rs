@@ -4,6 +4,7 @@ use crate::config::Intercept;
 use crate::error::Error;
 use crate::intercept::transparent::OWN_GROUP;
 use caps::{CapSet, Capability, CapsHashSet};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Gid, getgid, setresgid};
 
 /// What the client needs of root: DNS and Services on ports below 1024, and files of the user's in the user's directory.
@@ -49,19 +50,36 @@ pub fn settle(wanted: Intercept) -> Result<Intercept, Error> {
     Ok(intercept)
 }
 
+/// Takes as many descriptors as may be had: each connection is one, and Docker may leave the soft limit low for programs that use
+/// select(2).
+///
+/// # Errors
+/// [`Error::Local`] where the kernel refuses.
+pub fn raise_descriptor_limit() -> Result<(), Error> {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    raised.map_err(|error| Error::Local(format!("cannot raise the limit of descriptors: {error}")))
+}
+
 /// What `wanted` comes to with these capabilities.
 fn choose(wanted: Intercept, permitted: &CapsHashSet) -> Result<Intercept, Error> {
-    let admin = permitted.contains(&Capability::CAP_NET_ADMIN);
-    let group = permitted.contains(&Capability::CAP_SETGID);
-    match wanted {
-        Intercept::Loopback | Intercept::Socks => Ok(wanted),
-        Intercept::Auto if !admin => Ok(Intercept::Loopback),
-        Intercept::Auto | Intercept::Transparent if admin && group => Ok(Intercept::Transparent),
-        Intercept::Auto | Intercept::Transparent => {
-            let missing = if admin { "SETGID" } else { "NET_ADMIN" };
+    // The last two are among those that Docker gives.
+    let needed = [
+        (Capability::CAP_NET_ADMIN, "NET_ADMIN"),
+        (Capability::CAP_SETGID, "SETGID"),
+        (Capability::CAP_NET_RAW, "NET_RAW"),
+    ];
+    let missing = needed
+        .iter()
+        .find(|(capability, _)| !permitted.contains(capability));
+    match (wanted, missing) {
+        (Intercept::Loopback | Intercept::Socks, _) => Ok(wanted),
+        (Intercept::Auto, Some((Capability::CAP_NET_ADMIN, _))) => Ok(Intercept::Loopback),
+        (Intercept::Auto | Intercept::Transparent, None) => Ok(Intercept::Transparent),
+        (Intercept::Auto | Intercept::Transparent, Some((_, missing))) => {
             Err(Error::Local(format!(
                 "--intercept transparent needs the capability {missing}: start the container with --cap-add {missing}, or use \
-                 --intercept loopback, which needs none"
+             --intercept loopback, which needs none"
             )))
         }
     }
@@ -73,14 +91,15 @@ mod tests {
 
     #[test]
     fn the_best_that_is_allowed_is_chosen() {
-        use Capability::{CAP_NET_ADMIN, CAP_SETGID};
+        use Capability::{CAP_NET_ADMIN, CAP_NET_RAW, CAP_SETGID};
         use Intercept::{Auto, Loopback, Socks, Transparent};
-        let all = [CAP_NET_ADMIN, CAP_SETGID];
+        let all = [CAP_NET_ADMIN, CAP_NET_RAW, CAP_SETGID];
         for (wanted, capabilities, chosen) in [
             (Auto, &all[..], Ok(Transparent)),
             (Auto, &[CAP_SETGID], Ok(Loopback)),
             (Auto, &[], Ok(Loopback)),
-            (Auto, &[CAP_NET_ADMIN], Err("SETGID")),
+            (Auto, &[CAP_NET_ADMIN, CAP_NET_RAW], Err("SETGID")),
+            (Auto, &[CAP_NET_ADMIN, CAP_SETGID], Err("NET_RAW")),
             (Transparent, &all, Ok(Transparent)),
             (Transparent, &[CAP_SETGID], Err("NET_ADMIN")),
             (Transparent, &[CAP_NET_ADMIN], Err("SETGID")),

@@ -1,7 +1,7 @@
 //! The main job, in order: connect, take over names, ports and files, say `ready`, and undo it all at the end.
 
 use crate::cluster;
-use crate::config::{self, Options};
+use crate::config::{self, Exposed, Options};
 use crate::dns::in_place::InPlace;
 use crate::dns::local::LocalNames;
 use crate::dns::{hosts, resolv_conf, shim};
@@ -10,9 +10,9 @@ use crate::environment::{filter, rewrite};
 use crate::error::Error;
 use crate::intercept::loopback::Loopback;
 use crate::intercept::transparent::{Transparent, host};
-use crate::intercept::{Intercept, PassThrough, socks};
+use crate::intercept::{Intercept, PassThrough, socks, to_pod};
 use crate::original::Original;
-use crate::pod::Pod;
+use crate::pod::{ListenError, Pod};
 use crate::session::rotation::Wear;
 use crate::session::{Session, identity};
 use crate::{expose, health};
@@ -25,6 +25,7 @@ use tokio::net::{TcpListener, UdpSocket};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tunnel::claims::Port;
 
 /// Where the environment files go.
 const OUTPUT: &str = "/output";
@@ -166,22 +167,30 @@ async fn start(
         .await
         .map_err(bound("SOCKS5, 127.0.0.1:1080"))?;
 
-    for exposed in &options.expose {
-        let incoming = pod
-            .listen(exposed.remote)
+    for Exposed { local, remote } in options.expose.iter().copied() {
+        let listening = async {
+            match remote {
+                Port::Tcp(remote) => {
+                    let incoming = pod.listen(remote).await?;
+                    let serving = expose::tcp::run(
+                        local,
+                        remote,
+                        incoming,
+                        tracker.clone(),
+                        shutdown.clone(),
+                    );
+                    tracker.spawn(serving);
+                    Ok(())
+                }
+                Port::Udp(remote) => {
+                    expose::udp::start(local, remote, pod.as_ref(), tracker, shutdown).await
+                }
+            }
+        };
+        listening
             .await
-            .map_err(|error| Error::Target(error.to_string()))?;
-        tracing::info!(
-            "port {} of the pod leads to port {} here",
-            exposed.remote,
-            exposed.local
-        );
-        tracker.spawn(expose::run(
-            *exposed,
-            incoming,
-            tracker.clone(),
-            shutdown.clone(),
-        ));
+            .map_err(|error: ListenError| Error::Target(error.to_string()))?;
+        tracing::info!("port {remote} of the pod leads to port {local} here");
     }
 
     let mut variables = filter::outgoing(&facts, session.declared_environment());
@@ -197,7 +206,11 @@ async fn start(
             Loopback::new(
                 pod.clone(),
                 &options.proxy,
-                options.expose.iter().map(|exposed| exposed.local),
+                options
+                    .expose
+                    .iter()
+                    .map(Exposed::own)
+                    .filter_map(Port::tcp),
                 tracker.clone(),
                 shutdown.clone(),
             )
@@ -235,6 +248,16 @@ async fn start(
         local_names,
         shutdown.clone(),
     ));
+    for port in &options.to_pod {
+        if options.expose.iter().any(|exposed| exposed.own() == port.0) {
+            return Err(Error::Usage(format!(
+                "port {} cannot be both your program's (--expose) and the pod's (--to-pod)",
+                port.0
+            )));
+        }
+        to_pod::start(port.0, &pod, tracker, shutdown).await?;
+        tracing::info!("port {} of 127.0.0.1 is the pod's", port.0);
+    }
     tracker.spawn(socks::run(socks, pod, tracker.clone(), shutdown.clone()));
     {
         let (session, shutdown) = (session.clone(), shutdown.clone());

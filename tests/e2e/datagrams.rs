@@ -6,6 +6,7 @@ use tests::app::{self, App};
 use tests::caller::Caller;
 use tests::client::Client;
 use tests::command::{Background, eventually, run};
+use tests::docker::Network;
 use tests::manifests;
 use tests::namespace::Namespace;
 use tests::outcome::Outcome;
@@ -52,7 +53,10 @@ fn o14_datagrams_as_in_the_pod() -> Outcome {
         "sizes: 65507 bytes: True",
         "several_peers: ports: 1",
         "several_peers: from another port: True",
+        "several_peers: to another port: True",
         "several_peers: from another port, to a connected one: nothing",
+        "same_port: the peer's own port: True",
+        "same_port: and then it is: None",
         "many_sockets: 200 of 200 sockets",
         "nobody: at a closed port: ECONNREFUSED",
         "nobody: and sending: ECONNREFUSED",
@@ -112,9 +116,50 @@ fn o14_from_any_program_to_a_service() -> Outcome {
     Ok(())
 }
 
+/// A Service of UDP that leads to the target.
+const SERVICE: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: datagrams}
+spec:
+  selector: {name: yourcode}
+  ports: [{protocol: UDP, port: 9000}]
+";
+
+/// Pods reach the code's port by the Service and by the pod's address, as they reach a server in the cluster; with and without privileges.
+#[test]
+fn i1_i2_datagrams_from_the_cluster() -> Outcome {
+    let namespace = Namespace::new()?.with_things()?.with_target()?;
+    namespace.apply(&(peer() + "---" + SERVICE))?;
+    namespace.ready("pod/peer")?;
+    let caller = Caller::new(&namespace);
+    let probe = |address: &str| {
+        let words = ["probe", address, PORT, "sizes", "many_sockets"];
+        programs::run(&caller, DATAGRAMS, &words)
+    };
+    let peer = namespace.kubectl("get pod peer -o jsonpath={.status.podIP}")?;
+    let expected = probe(&peer)?;
+    ensure_line(&expected, "many_sockets: 200 of 200 sockets")?;
+    let service = namespace.kubectl("get service datagrams -o jsonpath={.spec.clusterIP}")?;
+    for docker in [&[][..], &ADMIN] {
+        let client = Client::of(&namespace)
+            .docker(docker)
+            .start(&["--expose", "9005:9000/udp"])?;
+        let _app = programs::start(&client, DATAGRAMS, &["serve", "9005"])?;
+        for address in [&service, &namespace.target_address()?] {
+            eventually("the code", || {
+                let said = probe(address)?;
+                ensure!(said == expected, "{said}");
+                Ok(())
+            })?;
+        }
+    }
+    Ok(())
+}
+
 /// Datagrams go on after the link was lost, from the same port of the pod.
 #[test]
-fn l7_datagrams_after_a_lost_link() -> Outcome {
+fn o14_datagrams_after_a_lost_link() -> Outcome {
     let (namespace, client) = connected()?;
     let app = App::idle(&client)?;
     let address = namespace.kubectl("get pod peer -o jsonpath={.status.podIP}")?;
@@ -130,10 +175,19 @@ def port():
             return s.recv(100)
         except OSError:
             pass
+def drain():
+    s.settimeout(0)
+    try:
+        while True:
+            s.recv(100)
+    except OSError:
+        s.settimeout(0.2)
 before = port()
 print('begun', flush=True)
 while not pathlib.Path('/tmp/lost').exists():
     pass
+# An answer of before would be none of after.
+drain()
 print(port() == before)"
     );
     let waiting = [&["timeout", "60"], &python(&script, &[])[..]].concat();
@@ -149,29 +203,6 @@ print(port() == before)"
         ["True", "False"].contains(&line).then(|| line.to_owned())
     })?;
     assert_eq!(same, "True");
-    Ok(())
-}
-
-/// Without NET_RAW everything works but the refusals, and the log says so.
-#[test]
-fn o14_without_raw_sockets() -> Outcome {
-    let namespace = Namespace::new()?.with_things()?.with_target()?;
-    namespace.apply(&peer())?;
-    namespace.ready("pod/peer")?;
-    let client = Client::of(&namespace)
-        .docker(&[&ADMIN[..], &["--cap-drop", "NET_RAW"]].concat())
-        .start(&[])?;
-    client.logged(1, &["--cap-add NET_RAW"])?;
-    let app = App::idle(&client)?;
-    let script = format!(
-        "import socket
-s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-s.settimeout(5)
-s.connect(('peer', {PORT}))
-s.send(b'echo')
-print(s.recv(100))"
-    );
-    assert_eq!(programs::run(&app, &script, &[])?, "b'echo'");
     Ok(())
 }
 
@@ -198,9 +229,48 @@ print(s.recv(100))"
     };
     assert_eq!(from_here("127.0.0.1")?, "b'echo'");
     assert_eq!(from_here(address.trim())?, "b'echo'");
-    let asked = ask(address.trim());
-    let mut neighbour: Command =
-        app::elsewhere(&namespace.cluster, "bridge", &["python3", "-c", &asked]);
-    assert_eq!(run(&mut neighbour)?, "b'echo'\n");
+    let cluster = &namespace.cluster;
+    let from = |network: &str, address: &str| {
+        let asked = ask(address);
+        run(&mut app::elsewhere(cluster, network, &python(&asked, &[])))
+    };
+    assert_eq!(from("bridge", address.trim())?, "b'echo'\n");
+
+    // One that the client was not connected to at the start is none of its surroundings, but whoever comes from there has an answer.
+    let network = Network::new(cluster)?;
+    run(Command::new("docker").args(["network", "connect", &network.0, &client.name]))?;
+    let of_network = format!(
+        "{{{{(index .NetworkSettings.Networks \"{}\").IPAddress}}}}",
+        network.0
+    );
+    let address = client.docker(&["inspect", "-f", &of_network])?;
+    assert_eq!(from(&network.0, address.trim())?, "b'echo'\n");
+    drop((app, client));
+    drop(network);
     Ok(())
+}
+
+/// The pod's port is open, whoever listens here.
+#[test]
+fn w1_a_peer_does_not_learn_that_nobody_listens() -> Outcome {
+    let namespace = Namespace::new()?.with_things()?.with_target()?;
+    let client = Client::start(&namespace, &["--expose", "9000/udp"])?;
+    let address = namespace.target_address()?;
+    let script = format!(
+        "import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.settimeout(1)
+s.connect(('{address}', {PORT}))
+for _ in range(4):
+    s.send(b'echo')
+    try:
+        print(s.recv(100))
+    except TimeoutError:
+        print('nothing')"
+    );
+    let heard = programs::run(&Caller::new(&namespace), &script, &[])?;
+    assert_eq!(heard, ["nothing"; 4].join("\n"));
+    client
+        .logged(1, &["your program does not listen on port 9000/udp"])
+        .map_err(Into::into)
 }

@@ -1,15 +1,17 @@
 //! The options: by their twins in the environment, and those that no other test is about.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use tests::app::App;
+use tests::app::{App, IMAGE};
 use tests::caller::Caller;
 use tests::client::Client;
+use tests::command::eventually;
 use tests::manifests::{service, target};
 use tests::namespace::Namespace;
 use tests::outcome::Outcome;
+use tests::programs::{DATAGRAMS, python, run};
 use tests::shell::Shell;
 use tests::ssh::{Key, PORT, PortForward};
 
@@ -88,6 +90,48 @@ fn s1_every_option_by_its_twin_in_the_environment() -> Outcome {
     }
     // `auto` would say what it has taken.
     assert!(!log.contains("intercept loopback"), "{log}");
+    Ok(())
+}
+
+/// A container beside the target, which listens for whoever is in the pod.
+#[test]
+fn a_sidecar_is_reached_on_loopback() -> Outcome {
+    let namespace = Namespace::new()?;
+    let command = serde_json::json!(python(DATAGRAMS, &["serve", "7000"]));
+    let sidecar = format!("{{name: sidecar, image: '{IMAGE}', command: {command}}}");
+    let both = target()?.replace(
+        "containers:\n",
+        &format!("containers:\n      - {sidecar}\n"),
+    );
+    namespace.apply(&both)?;
+    namespace.rolled_out()?;
+    let ask = "import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.settimeout(1)
+s.connect(('127.0.0.1', 7000))
+s.send(b'echo')
+print(s.recv(100))";
+    for docker in [
+        &["-e", "TELEPRESENCE_TO_POD=7000,7000/udp"][..],
+        &[
+            "--cap-add",
+            "NET_ADMIN",
+            "-e",
+            "TELEPRESENCE_TO_POD=7000,7000/udp",
+        ],
+    ] {
+        let client = Client::of(&namespace).docker(docker).start(&[])?;
+        let app = App::idle(&client)?;
+        eventually("the sidecar", || {
+            ensure!(run(&app, ask, &[])? == "b'echo'");
+            let end = app.connection("127.0.0.1", 7000)?;
+            ensure!(end == "connected an orderly end", "{end}");
+            Ok(())
+        })?;
+    }
+    // One of the two would not be reached.
+    let client = Client::of(&namespace).launch(&["--expose", "80:7000", "--to-pod", "80"])?;
+    assert_eq!(client.ended()?, 2);
     Ok(())
 }
 

@@ -36,6 +36,9 @@ fn s1_m1_the_readme_as_printed() -> Outcome {
     let seed = Seed::play(Cluster::at_hand()?, None)?;
     let proofs = [
         "the environment file has the pod's variables",
+        "the environment file has the pod's variables",
+        "the cloud's database answers, also without the capability",
+        "the environment file has the pod's variables",
         "a Service answers the local code",
         "the cloud's database answers the local code",
         "the local code answers the cluster, out of the cloud's database",

@@ -9,6 +9,7 @@ use tests::app::App;
 use tests::caller::Caller;
 use tests::client::Client;
 use tests::command::{Background, eventually, run};
+use tests::docker::Network;
 use tests::manifests::{busybox, service_for};
 use tests::namespace::Namespace;
 use tests::outcome::Outcome;
@@ -303,16 +304,6 @@ except OSError as error:
     Ok(())
 }
 
-/// A network of Docker's.
-struct Network(String);
-
-impl Drop for Network {
-    fn drop(&mut self) {
-        // What is on it is removed before.
-        let _ = run(Command::new("docker").args(["network", "rm", &self.0]));
-    }
-}
-
 /// Where the client's own subnet is a part of the cluster's, what the cluster hands out leads there: by the environment, and by its DNS.
 #[test]
 fn d6_o5_a_network_with_the_clusters_addresses() -> Outcome {
@@ -324,9 +315,8 @@ fn d6_o5_a_network_with_the_clusters_addresses() -> Outcome {
     };
     namespace.apply(&service("early", early))?;
     let namespace = namespace.with_target()?;
-    let network = Network(namespace.cluster.unique());
     let subnet = format!("{}/24", Ipv4Addr::from(u32::from(early) & !255));
-    run(Command::new("docker").args(["network", "create", "--subnet", &subnet, &network.0]))?;
+    let network = Network::with(&namespace.cluster, &["--subnet", &subnet])?;
     let client = Client::of(&namespace)
         .docker(&[&ADMIN[..], &["--network", &network.0]].concat())
         .start(&[])?;
@@ -368,10 +358,12 @@ fn free_addresses(namespace: &Namespace) -> Result<[Ipv4Addr; 2]> {
 fn s2_what_transparent_mode_needs_is_named() -> Outcome {
     let namespace = Namespace::new()?.with_target()?;
     let group = ["--cap-drop", "ALL", "--cap-add", "NET_ADMIN"];
+    let raw = [&ADMIN[..], &["--cap-drop", "NET_RAW"]].concat();
     let machine = [&ADMIN[..], &["--network", "host"]].concat();
     for (docker, remedy) in [
         (&[][..], "--cap-add NET_ADMIN"),
         (&group, "--cap-add SETGID"),
+        (&raw, "--cap-add NET_RAW"),
         (&machine, "without --network host"),
     ] {
         let client = Client::of(&namespace)

@@ -1,4 +1,5 @@
-"""Datagrams for the tests: `serve PORT` at one end, `probe ADDRESS PORT` at the other, which prints a line for each thing that it tries.
+"""Datagrams for the tests: `serve PORT` at one end, `probe ADDRESS PORT [PART ...]` at the other, which prints a line for each thing that it
+tries.
 
 The server does what the first byte of a datagram says: `e` sends it back, `p` tells the port that it came from, `o` answers from another
 port than it was sent to, and anything else is not answered. It has PORT and the next one. At PORT, it also takes TCP connections: then it is ready.
@@ -80,10 +81,31 @@ def several_peers(address):
     yield f"ports: {len(ports)}"
     s.sendto(b"o", address)
     yield f"from another port: {named(lambda: s.recvfrom(100)[1] == other)}"
+    s = plain()
+    s.sendto(b"o", address)
+    named(lambda: s.recvfrom(100))
+    # It has spoken first.
+    s.sendto(b"e", other)
+    yield f"to another port: {named(lambda: s.recvfrom(100)[1] == other)}"
     s = connected(address)
     s.settimeout(SHORT)
     s.send(b"o")
     yield f"from another port, to a connected one: {named(lambda: s.recv(100))}"
+
+
+def same_port(address):
+    """As both ends of some protocols have it, which makes no difference to either."""
+    s = plain()
+    s.bind(("", address[1]))
+    s.sendto(b"p", address)
+    yield f"the peer's own port: {named(lambda: s.recvfrom(100)[1] == address)}"
+    s.connect(address)
+    s.send(b"e")
+    yield f"connected: {named(lambda: s.recv(100))}"
+    again = plain()
+    yield f"the port is free for nobody else: {named(lambda: again.bind(('', address[1])))}"
+    s.close()
+    yield f"and then it is: {named(lambda: again.bind(('', address[1])))}"
 
 
 def many_sockets(address):
@@ -130,7 +152,8 @@ def mapped(address):
 match sys.argv[1:]:
     case ["serve", port]:
         serve(int(port))
-    case ["probe", address, port]:
-        for part in sizes, several_peers, many_sockets, nobody, mapped:
-            for line in part((address, int(port))):
-                print(f"{part.__name__}: {line}", flush=True)
+    case ["probe", address, port, *parts]:
+        for part in sizes, several_peers, same_port, many_sockets, nobody, mapped:
+            if not parts or part.__name__ in parts:
+                for line in part((address, int(port))):
+                    print(f"{part.__name__}: {line}", flush=True)

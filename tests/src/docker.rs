@@ -1,5 +1,7 @@
 //! The Docker engine beyond what a user types: looking at containers, and removing them by label.
 
+use crate::cluster::Cluster;
+use crate::command::run;
 use anyhow::{Context, Result};
 use bollard::models::{ContainerInspectResponse, ContainerSummary};
 use bollard::query_parameters::{
@@ -8,6 +10,7 @@ use bollard::query_parameters::{
 };
 use futures::TryStreamExt;
 use std::collections::HashMap;
+use std::process::Command;
 use tokio::runtime::{Builder, Runtime};
 
 /// The engine at hand.
@@ -92,5 +95,33 @@ impl Docker {
         Ok(self
             .runtime
             .block_on(self.api.list_containers(Some(options)))?)
+    }
+}
+
+/// A network of Docker's. What is on it is to be removed before.
+#[derive(Debug)]
+pub struct Network(pub String);
+
+impl Network {
+    /// One of Docker's own choice.
+    pub fn new(cluster: &Cluster) -> Result<Network> {
+        Network::with(cluster, &[])
+    }
+
+    /// One with options of `docker network create`.
+    pub fn with(cluster: &Cluster, options: &[&str]) -> Result<Network> {
+        let network = Network(cluster.unique());
+        let mut docker = Command::new("docker");
+        run(docker
+            .args(["network", "create"])
+            .args(options)
+            .arg(&network.0))?;
+        Ok(network)
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        let _ = run(Command::new("docker").args(["network", "rm", &self.0]));
     }
 }

@@ -69,8 +69,16 @@ pub const CLAIMED: &[Scenario] = &[
         "A thousand connections at once, and thousands of short ones, leave nothing behind",
     ),
     (
+        "O14",
+        "Datagrams of any size reach any peer and their answers the right socket; a peer that does not listen is the error that it would be in the pod (transparent mode)",
+    ),
+    (
         "O16",
         "The cluster's API server is reached (transparent mode)",
+    ),
+    (
+        "O17",
+        "SOCKS5 reaches names and addresses of the pod, for connections and for datagrams",
     ),
     (
         "O18",
@@ -94,7 +102,7 @@ pub const CLAIMED: &[Scenario] = &[
     ),
     (
         "I1",
-        "A pod reaches the code by the Service and by the pod's address",
+        "A pod reaches the code by the Service and by the pod's address, with connections and with datagrams",
     ),
     (
         "I2",

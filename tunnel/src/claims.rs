@@ -2,9 +2,54 @@
 //! tcpip-forward carries no reason (RFC 4254 4), so a client that was refused asks here.
 
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// The subsystem's name.
 pub const SUBSYSTEM: &str = "claims";
+
+/// The address of a tcpip-forward request between our own ends that is for UDP, of which SSH knows nothing (RFC 4254 7.1). What comes to such
+/// a port belongs to the socket [`crate::datagrams::listening`].
+pub const UDP: &str = "udp";
+
+/// A port on all addresses of the pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Port {
+    /// For connections.
+    Tcp(u16),
+    /// For datagrams.
+    Udp(u16),
+}
+
+impl Port {
+    /// The number.
+    pub fn number(self) -> u16 {
+        match self {
+            Port::Tcp(number) | Port::Udp(number) => number,
+        }
+    }
+
+    /// The number, if it is for connections.
+    pub fn tcp(self) -> Option<u16> {
+        matches!(self, Port::Tcp(_)).then(|| self.number())
+    }
+
+    /// The address of the request for it: empty for all of the pod's.
+    pub fn address(self) -> &'static str {
+        match self {
+            Port::Tcp(_) => "",
+            Port::Udp(_) => UDP,
+        }
+    }
+}
+
+impl fmt::Display for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Port::Tcp(number) => write!(f, "{number}"),
+            Port::Udp(number) => write!(f, "{number}/udp"),
+        }
+    }
+}
 
 /// The answer of the subsystem.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,7 +65,7 @@ pub struct Report {
 pub struct Refusal {
     /// The address as requested.
     pub address: String,
-    /// The TCP port.
+    /// The port.
     pub port: u16,
     /// Why.
     pub reason: RefusalReason,
@@ -45,9 +90,9 @@ pub enum RefusalReason {
 /// A port of the pod that a client listens on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
-    /// The address as requested: empty for all of the pod's.
+    /// The address as requested: empty for all of the pod's, [`UDP`] for a port of UDP on all of them.
     pub address: String,
-    /// The TCP port.
+    /// The port.
     pub port: u16,
     /// The holder's key: its SHA-256 fingerprint, as `ssh-keygen -l` prints it.
     pub fingerprint: String,

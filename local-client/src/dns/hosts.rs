@@ -26,6 +26,21 @@ pub fn aliases(pods: &[u8]) -> impl Iterator<Item = IpAddr> {
     })
 }
 
+/// The addresses that a `/etc/hosts` has for `host`.
+pub fn addresses(text: &[u8], host: &str) -> Vec<IpAddr> {
+    let text = String::from_utf8_lossy(text).into_owned();
+    let host = host.strip_suffix('.').unwrap_or(host);
+    let of_line = |line: &str| {
+        let line = line.split('#').next()?;
+        let mut words = line.split_ascii_whitespace();
+        let address = words.next()?.parse().ok()?;
+        words
+            .any(|name| name.eq_ignore_ascii_case(host))
+            .then_some(address)
+    };
+    text.lines().filter_map(of_line).collect()
+}
+
 /// The marker, and what follows it.
 fn alias_lines(pods: &[u8]) -> impl Iterator<Item = &[u8]> {
     pods.split_inclusive(|byte| *byte == b'\n')
@@ -43,6 +58,20 @@ mod tests {
             with_aliases(b"127.0.0.1 localhost", pods),
             b"127.0.0.1 localhost\n# Entries added by HostAliases.\n192.0.2.1\ta\tb\n192.0.2.2\tc\n"
         );
+    }
+
+    #[test]
+    fn names_have_the_addresses_of_their_lines() {
+        let text = b"127.0.0.1 localhost\n192.0.2.1 a B.c # d\nfd00::1 a\n# 192.0.2.2 a\nodd a\n";
+        let of = |host: &str| {
+            addresses(text, host)
+                .iter()
+                .map(IpAddr::to_string)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(of("A."), ["192.0.2.1", "fd00::1"]);
+        assert_eq!(of("b.C"), ["192.0.2.1"]);
+        assert!(of("d").is_empty());
     }
 
     #[test]

@@ -8,5 +8,6 @@ pub mod local;
 pub(crate) mod lookup;
 mod query;
 pub mod resolv_conf;
+pub(crate) mod resolve;
 pub mod shim;
 mod tcp;

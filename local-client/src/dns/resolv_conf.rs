@@ -24,6 +24,37 @@ pub fn nameservers(text: &[u8]) -> Vec<IpAddr> {
         .collect()
 }
 
+/// The names that a resolver asks for when a program asks for `host`, in their order, each with a trailing dot.
+pub fn candidates(text: &[u8], host: &str) -> Vec<String> {
+    if let Some(absolute) = host.strip_suffix('.') {
+        return vec![format!("{absolute}.")];
+    }
+    let own = format!("{host}.");
+    let mut names: Vec<String> = Search::parse(text)
+        .entries()
+        .map(|entry| format!("{host}.{entry}."))
+        .collect();
+    match host.matches('.').count() >= ndots(text) {
+        true => names.insert(0, own),
+        false => names.push(own),
+    }
+    names
+}
+
+/// How many dots a name has that is asked for as it is first: the last `ndots` counts.
+fn ndots(text: &[u8]) -> usize {
+    const DEFAULT: usize = 1;
+    const MOST: usize = 15;
+    let options = lines(text).filter(|line| keyword(line) == Some(b"options"));
+    let numbers = options.flat_map(|line| {
+        let line = String::from_utf8_lossy(line).into_owned();
+        let words = line.split_ascii_whitespace();
+        let ndots = words.filter_map(|word| word.strip_prefix("ndots:")?.parse().ok());
+        ndots.collect::<Vec<usize>>()
+    });
+    numbers.last().unwrap_or(DEFAULT).min(MOST)
+}
+
 /// The search list of a pod.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Search(Vec<String>);
@@ -97,6 +128,19 @@ mod tests {
             rendered(pods),
             "nameserver 127.0.0.1\nsearch a.svc.cluster.local svc.cluster.local cluster.local\n# nameserver 1.2.3.4\noptions ndots:5  timeout:1 \n; end\n"
         );
+    }
+
+    #[test]
+    fn the_search_list_goes_by_ndots() {
+        let text = b"search a.svc b.\noptions ndots:5\noptions timeout:1 ndots:2\n";
+        assert_eq!(candidates(text, "x"), ["x.a.svc.", "x.b.", "x."]);
+        assert_eq!(
+            candidates(text, "x.y.z"),
+            ["x.y.z.", "x.y.z.a.svc.", "x.y.z.b."]
+        );
+        assert_eq!(candidates(text, "x."), ["x."]);
+        assert_eq!(candidates(b"", "x"), ["x."]);
+        assert_eq!(candidates(b"search s\n", "x.y"), ["x.y.", "x.y.s."]);
     }
 
     #[test]

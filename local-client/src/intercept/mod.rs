@@ -1,14 +1,23 @@
 //! How the app's connections come to the client: [`transparent`] by the kernel, [`loopback`] without any
-//! privilege, and [`socks`] beside either.
+//! privilege, and [`socks`] and [`to_pod`] beside either.
 
 pub(crate) mod accept;
 pub mod loopback;
 mod outbound;
 pub mod socks;
+pub mod to_pod;
 pub mod transparent;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use nix::errno::Errno;
+use std::io;
+
+/// Whether something cannot be bound for want of IPv6.
+fn no_ipv6(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::AddrNotAvailable
+        || error.raw_os_error() == Some(Errno::EAFNOSUPPORT as i32)
+}
 
 /// What a mode of interception does with the pod's DNS answers.
 #[async_trait]

@@ -4,7 +4,7 @@ use super::connection::Connection;
 use crate::pod::ListenError;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
-use tunnel::claims::{Claim, RefusalReason, Report};
+use tunnel::claims::{Claim, Port, RefusalReason, Report, UDP};
 
 /// How long a port held by another client is waited for.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -14,9 +14,13 @@ const UNREMARKED: Duration = Duration::from_secs(2);
 const RETRY: Duration = Duration::from_millis(250);
 
 /// Claims `port`, waiting [`PATIENCE`] for another holder, who is named in the log.
-pub(super) async fn claim(connection: &Connection, port: u16) -> Result<(), ListenError> {
+pub(super) async fn claim(connection: &Connection, port: Port) -> Result<(), ListenError> {
     let start = Instant::now();
     let mut named = false;
+    if let (Port::Udp(_), false) = (port, connection.is_ours()) {
+        let reason = "another SSH server than telepresence-remote carries no UDP".into();
+        return Err(ListenError::Other { port, reason });
+    }
     loop {
         if connection.request_port(port).await? {
             return Ok(());
@@ -47,8 +51,12 @@ pub(super) async fn claim(connection: &Connection, port: u16) -> Result<(), List
 }
 
 /// Why `port` was refused.
-fn explain(report: &Report, port: u16) -> ListenError {
-    let refusal = report.refusals.iter().rev().find(|r| r.port == port);
+fn explain(report: &Report, port: Port) -> ListenError {
+    let is_it = |address: &str, number| {
+        number == port.number() && (address == UDP) == matches!(port, Port::Udp(_))
+    };
+    let mut refusals = report.refusals.iter().rev();
+    let refusal = refusals.find(|refusal| is_it(&refusal.address, refusal.port));
     match refusal.map(|r| &r.reason) {
         Some(RefusalReason::InUse) => ListenError::InUse(port),
         // Another one takes its place.
@@ -63,7 +71,7 @@ fn explain(report: &Report, port: u16) -> ListenError {
             holder: report
                 .claims
                 .iter()
-                .find(|claim| claim.port == port)
+                .find(|claim| is_it(&claim.address, claim.port))
                 .map_or_else(|| "another client, which left just now".into(), describe),
         },
     }
@@ -89,6 +97,8 @@ mod tests {
     use tokio::time::timeout;
     use tunnel::claims::Refusal;
 
+    const PORT: Port = Port::Tcp(80);
+
     fn report(reason: RefusalReason) -> Report {
         Report {
             claims: vec![Claim {
@@ -109,7 +119,7 @@ mod tests {
 
     #[test]
     fn the_holder_is_named() {
-        let text = explain(&report(RefusalReason::Held), 80).to_string();
+        let text = explain(&report(RefusalReason::Held), PORT).to_string();
         assert!(
             text.contains("someone") && text.contains("SHA256:abc"),
             "{text}"
@@ -119,19 +129,28 @@ mod tests {
     #[test]
     fn other_reasons_are_told_apart() {
         assert_eq!(
-            explain(&report(RefusalReason::InUse), 80),
-            ListenError::InUse(80)
+            explain(&report(RefusalReason::InUse), PORT),
+            ListenError::InUse(PORT)
         );
         assert_eq!(
-            explain(&report(RefusalReason::Permission), 80),
-            ListenError::Permission(80)
+            explain(&report(RefusalReason::Permission), PORT),
+            ListenError::Permission(PORT)
+        );
+    }
+
+    #[test]
+    fn a_port_of_udp_is_another_one() {
+        let text = explain(&report(RefusalReason::InUse), Port::Udp(80)).to_string();
+        assert!(
+            text.contains("80/udp") && text.contains("left just now"),
+            "{text}"
         );
     }
 
     /// Claims a port whose holder stays.
     async fn refused() -> ListenError {
         let (connection, _) = fake::connection().await;
-        let claiming = timeout(PATIENCE * 60, claim(&connection, 80)).await;
+        let claiming = timeout(PATIENCE * 60, claim(&connection, PORT)).await;
         claiming.expect("it gives up").unwrap_err()
     }
 

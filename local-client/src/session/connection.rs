@@ -25,7 +25,7 @@ use tokio_util::task::TaskTracker;
 use tunnel::acceptor::Acceptor;
 use tunnel::arrivals::{self, Farewell};
 use tunnel::carrier::carry;
-use tunnel::claims::{self, Report};
+use tunnel::claims::{self, Port, Report};
 use tunnel::datagrams::{self, Outbox};
 use tunnel::facts::{self, Facts};
 use tunnel::gate::Gate;
@@ -256,7 +256,7 @@ impl Connection {
     }
 
     /// Listens on a port of the pod, waiting a while for another client that holds it.
-    pub async fn listen(&self, port: u16) -> Result<(), ListenError> {
+    pub async fn listen(&self, port: Port) -> Result<(), ListenError> {
         tokio::select! {
             result = claim::claim(self, port) => result,
             () = self.ended.cancelled() => Err(ListenError::LinkDown),
@@ -264,9 +264,9 @@ impl Connection {
     }
 
     /// One attempt to listen on a port of the pod: whether it was granted.
-    pub(super) async fn request_port(&self, port: u16) -> Result<bool, ListenError> {
-        // An empty address means all of them (RFC 4254 7.1).
-        match self.handle.tcpip_forward("", u32::from(port)).await {
+    pub(super) async fn request_port(&self, port: Port) -> Result<bool, ListenError> {
+        let number = u32::from(port.number());
+        match self.handle.tcpip_forward(port.address(), number).await {
             Ok(_) => Ok(true),
             Err(russh::Error::RequestDenied) => Ok(false),
             Err(_) => Err(ListenError::LinkDown),
@@ -313,7 +313,8 @@ impl Connection {
     async fn give_back(&self, ports: &Ports) {
         for port in ports.all() {
             // A port that was not held needs no giving back.
-            let _ = self.handle.cancel_tcpip_forward("", u32::from(port)).await;
+            let (address, number) = (port.address(), u32::from(port.number()));
+            let _ = self.handle.cancel_tcpip_forward(address, number).await;
         }
     }
 

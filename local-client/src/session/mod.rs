@@ -17,7 +17,7 @@ mod udp;
 
 use crate::cluster::{DialFailure, Dialer};
 use crate::error::Error;
-use crate::pod::{Datagrams, DnsError, Inbox, Incoming, ListenError, Pod, Target};
+use crate::pod::{Caller, Datagrams, DnsError, Inbox, Incoming, ListenError, Pod, Target};
 use async_trait::async_trait;
 use backoff::Backoff;
 use bytes::Bytes;
@@ -28,11 +28,12 @@ use russh::client::Msg;
 use russh::keys::{PrivateKey, PublicKey};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tunnel::acceptor::Acceptor;
+use tunnel::claims::Port;
 use tunnel::credit::Budget;
 use tunnel::dial::DialError;
 use tunnel::facts::Facts;
@@ -242,6 +243,35 @@ impl Session {
         }
     }
 
+    /// Claims a port, now and on each connection to come; returns where its callers come out.
+    async fn claim(&self, port: Port) -> Result<mpsc::Receiver<Caller>, ListenError> {
+        let mut connections = self.connection.subscribe();
+        loop {
+            let connection = match connections.wait_for(Option::is_some).await {
+                Ok(connection) => connection.clone(),
+                Err(_) => None,
+            };
+            let connection = connection.ok_or(ListenError::LinkDown)?;
+            // Before the claim: a caller may come with the confirmation.
+            let callers = self.client.ports.add(port);
+            match connection.listen(port).await {
+                Ok(()) => return Ok(callers),
+                Err(error) => {
+                    self.client.ports.remove(port);
+                    if error != ListenError::LinkDown {
+                        return Err(error);
+                    }
+                    tracing::debug!(
+                        %port,
+                        "not claimed yet: the link is down, or the pod is ending"
+                    );
+                    // The next connection, or this one again.
+                    let _ = timeout(LISTEN_PAUSE, connections.changed()).await;
+                }
+            }
+        }
+    }
+
     fn current(&self) -> Option<Arc<Connection>> {
         self.connection.borrow().clone()
     }
@@ -298,36 +328,24 @@ impl Pod for Session {
     }
 
     async fn listen(&self, port: u16) -> Result<Incoming, ListenError> {
-        let mut connections = self.connection.subscribe();
-        loop {
-            let connection = match connections.wait_for(Option::is_some).await {
-                Ok(connection) => connection.clone(),
-                Err(_) => None,
-            };
-            let connection = connection.ok_or(ListenError::LinkDown)?;
-            // Before the claim: a caller may come with the confirmation.
-            let incoming = self.client.ports.add(port);
-            match connection.listen(port).await {
-                Ok(()) => return Ok(Incoming(incoming)),
-                Err(error) => {
-                    self.client.ports.remove(port);
-                    if error != ListenError::LinkDown {
-                        return Err(error);
-                    }
-                    tracing::debug!(
-                        port,
-                        "not claimed yet: the link is down, or the pod is ending"
-                    );
-                    // The next connection, or this one again.
-                    let _ = timeout(LISTEN_PAUSE, connections.changed()).await;
-                }
-            }
-        }
+        self.claim(Port::Tcp(port)).await.map(Incoming)
     }
 
     fn udp(&self, inbox: Arc<dyn Inbox>) -> Box<dyn Datagrams> {
         let connections = self.connection.subscribe();
         self.client.sockets.socket(inbox, connections)
+    }
+
+    async fn listen_udp(
+        &self,
+        port: u16,
+        inbox: Arc<dyn Inbox>,
+    ) -> Result<Box<dyn Datagrams>, ListenError> {
+        let connections = self.connection.subscribe();
+        let socket = self.client.sockets.listening(port, inbox, connections);
+        // Nobody connects to it.
+        let _callers = self.claim(Port::Udp(port)).await?;
+        Ok(socket)
     }
 
     fn facts(&self) -> Arc<Facts> {

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tunnel::datagrams::{Frame, FrameReader, Kind, Outbox};
+use tunnel::datagrams::{self, Frame, FrameReader, Kind, Outbox};
 use tunnel::stream::Stream;
 
 /// All of one run, and where what comes for each goes.
@@ -36,7 +36,26 @@ impl Sockets {
         inbox: Arc<dyn Inbox>,
         connections: watch::Receiver<Option<Arc<Connection>>>,
     ) -> Box<dyn Datagrams> {
-        let number = self.0.last.fetch_add(1, Ordering::Relaxed);
+        let number = self.0.last.fetch_add(1, Ordering::Relaxed) % datagrams::listening(0);
+        self.numbered(number, inbox, connections)
+    }
+
+    /// The socket that listens on a port, once that is claimed.
+    pub fn listening(
+        &self,
+        port: u16,
+        inbox: Arc<dyn Inbox>,
+        connections: watch::Receiver<Option<Arc<Connection>>>,
+    ) -> Box<dyn Datagrams> {
+        self.numbered(datagrams::listening(port), inbox, connections)
+    }
+
+    fn numbered(
+        &self,
+        number: u32,
+        inbox: Arc<dyn Inbox>,
+        connections: watch::Receiver<Option<Arc<Connection>>>,
+    ) -> Box<dyn Datagrams> {
         self.inboxes().insert(number, inbox);
         Box::new(Socket {
             number,

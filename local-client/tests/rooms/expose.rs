@@ -2,8 +2,7 @@
 
 use crate::network::Port;
 use futures::FutureExt;
-use local_client::config::Exposed;
-use local_client::expose;
+use local_client::expose::tcp;
 use local_client::pod::{Caller, Incoming};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -16,8 +15,9 @@ use tunnel::stream::{Stream, memory};
 fn start(local: u16) -> (mpsc::Sender<Caller>, DropGuard) {
     let (callers, incoming) = mpsc::channel(8);
     let shutdown = CancellationToken::new();
-    tokio::spawn(expose::run(
-        Exposed { local, remote: 80 },
+    tokio::spawn(tcp::run(
+        local,
+        80,
         Incoming(incoming),
         TaskTracker::new(),
         shutdown.clone(),

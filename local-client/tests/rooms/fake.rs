@@ -191,6 +191,14 @@ impl Pod for Fake {
         Box::new(Echo(inbox))
     }
 
+    async fn listen_udp(
+        &self,
+        _: u16,
+        _: Arc<dyn Inbox>,
+    ) -> Result<Box<dyn Datagrams>, ListenError> {
+        unreachable!("no room under test listens by itself")
+    }
+
     fn facts(&self) -> Arc<Facts> {
         Arc::new(Facts {
             version: "fake".into(),

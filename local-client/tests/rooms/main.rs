@@ -14,3 +14,4 @@ mod loopback;
 mod network;
 mod shim;
 mod socks;
+mod to_pod;

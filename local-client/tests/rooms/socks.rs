@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
@@ -50,6 +50,12 @@ fn by_address(address: &str) -> Vec<u8> {
 
 /// Says `request` and returns the reply code, and the connection.
 async fn ask(server: SocketAddr, request: &[u8]) -> (u8, BufReader<TcpStream>) {
+    let (reply, tcp) = converse(server, request).await;
+    (reply[1], tcp)
+}
+
+/// The same, with the whole reply.
+async fn converse(server: SocketAddr, request: &[u8]) -> ([u8; 10], BufReader<TcpStream>) {
     let mut tcp = BufReader::new(TcpStream::connect(server).await.unwrap());
     tcp.get_ref().set_nodelay(true).unwrap();
     for byte in [5, 1, 0] {
@@ -62,11 +68,73 @@ async fn ask(server: SocketAddr, request: &[u8]) -> (u8, BufReader<TcpStream>) {
     let mut reply = [0; 10];
     tcp.read_exact(&mut reply).await.unwrap();
     assert_eq!((reply[0], reply[2], reply[3]), (5, 0, 1));
-    (reply[1], tcp)
+    (reply, tcp)
+}
+
+/// A datagram for the proxy (RFC 1928 7): `fragment`, and where it is meant for as a request has it.
+fn datagram(fragment: u8, request: &[u8], payload: &[u8]) -> Vec<u8> {
+    [&[0, 0, fragment], &request[3..], payload].concat()
+}
+
+/// O17
+#[tokio::test]
+async fn o17_datagrams_by_name_and_address() {
+    let pod = Fake::new();
+    pod.address("thing1.ns.svc.cluster.local", "198.18.0.1");
+    pod.address("six.example.com", "fd00::1");
+    let (server, _guard) = start(&pod).await;
+    let (reply, tcp) = converse(server, &[5, 3, 0, 1, 0, 0, 0, 0, 0, 0]).await;
+    assert_eq!(reply[1], SUCCEEDED);
+    let port = u16::from_be_bytes([reply[8], reply[9]]);
+    let relay = SocketAddr::from(([reply[4], reply[5], reply[6], reply[7]], port));
+    let (app, other) = (bound().await, bound().await);
+    app.connect(relay).await.unwrap();
+    let mut buffer = vec![0; 65_536];
+    for (to, from) in [
+        (by_address("198.18.0.1:80"), by_address("198.18.0.1:80")),
+        (by_address("[fd00::1]:80"), by_address("[fd00::1]:80")),
+        (by_name(3, "thing1", 80), by_address("198.18.0.1:80")),
+        (by_name(3, "thing1", 81), by_address("198.18.0.1:81")),
+        (
+            by_name(3, "six.example.com", 80),
+            by_address("[fd00::1]:80"),
+        ),
+    ] {
+        for payload in [&b""[..], b"hello", &[7; 60_000]] {
+            app.send(&datagram(0, &to, payload)).await.unwrap();
+            let length = timeout(SOON, app.recv(&mut buffer)).await.unwrap().unwrap();
+            let expected = datagram(0, &from, payload);
+            assert!(buffer[..length] == expected, "{to:?}");
+        }
+    }
+    // None of these is answered: a fragment, nonsense, an unknown name, and what somebody else sends.
+    let to = by_address("198.18.0.1:80");
+    app.send(&datagram(1, &to, b"a fragment")).await.unwrap();
+    app.send(b"nonsense").await.unwrap();
+    app.send(b"").await.unwrap();
+    let unknown = by_name(3, "unknown", 80);
+    app.send(&datagram(0, &unknown, b"?")).await.unwrap();
+    other.send_to(&datagram(0, &to, b"?"), relay).await.unwrap();
+    app.send(&datagram(0, &to, b"last")).await.unwrap();
+    let length = timeout(SOON, app.recv(&mut buffer)).await.unwrap().unwrap();
+    assert_eq!(buffer[..length], datagram(0, &to, b"last"));
+
+    drop(tcp);
+    let closed = async { while app.send(&datagram(0, &to, b"?")).await.is_ok() {} };
+    timeout(SOON, closed)
+        .await
+        .expect("it ends with its connection");
+}
+
+/// For what comes at once.
+const SOON: Duration = Duration::from_secs(20);
+
+async fn bound() -> UdpSocket {
+    UdpSocket::bind("127.0.0.1:0").await.unwrap()
 }
 
 #[tokio::test]
-async fn names_and_addresses_are_the_pods() {
+async fn o17_names_and_addresses_are_the_pods() {
     let pod = Fake::new();
     let (server, _guard) = start(&pod).await;
     for (request, expected) in [
@@ -111,7 +179,7 @@ async fn o9_failures_are_told_apart() {
 async fn what_is_not_offered_is_refused() {
     let pod = Fake::new();
     let (server, _guard) = start(&pod).await;
-    for command in [2, 3, 9] {
+    for command in [2, 9] {
         let (code, _) = ask(server, &by_name(command, "host", 80)).await;
         assert_eq!(code, 7, "command not supported: {command}");
     }

@@ -37,11 +37,16 @@ pub(super) fn bind(address: &str, port: u16) -> Result<Bound, RefusalReason> {
             }
         },
     };
-    bound.map_err(|error| match error.kind() {
+    bound.map_err(|error| refusal(&error))
+}
+
+/// What keeps a port from being listened on.
+pub(super) fn refusal(error: &io::Error) -> RefusalReason {
+    match error.kind() {
         io::ErrorKind::AddrInUse => RefusalReason::InUse,
         io::ErrorKind::PermissionDenied => RefusalReason::Permission,
         _ => RefusalReason::Other(error.to_string()),
-    })
+    }
 }
 
 /// One socket for both families, so that neither can be had by anybody else.
@@ -114,7 +119,7 @@ fn listen(address: SocketAddr, only_v6: bool) -> io::Result<TcpListener> {
 }
 
 /// Whether IPv6 is off: not compiled in, or without an address.
-fn no_ipv6(error: &io::Error) -> bool {
+pub(crate) fn no_ipv6(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::AddrNotAvailable
         || error.raw_os_error().map(Errno::from_raw) == Some(Errno::EAFNOSUPPORT)
 }

@@ -1,4 +1,4 @@
-//! Claims: ports of the pod that a client listens on (tcpip-forward, RFC 4254 7.1).
+//! Claims: ports of the pod that a client listens on (tcpip-forward, RFC 4254 7.1), also of UDP, if it is one of ours.
 //!
 //! A claim belongs to the holder of a key. A connection with the same key takes it over at once, with the listener and
 //! all that waits in its queue: a client that lost its link is back before the server has noticed. What the old
@@ -7,8 +7,11 @@
 mod bind;
 mod callers;
 
+pub(crate) use bind::no_ipv6;
+
 use crate::connection::Connection;
 use crate::keyring::Identity;
+use crate::udp::Listening;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
@@ -17,7 +20,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
-use tunnel::claims::{Claim, RefusalReason};
+use tunnel::claims::{Claim, RefusalReason, UDP};
 
 /// All claims of the server.
 #[derive(Default)]
@@ -35,12 +38,36 @@ struct Held {
     identity: Identity,
     since: SystemTime,
     owner: watch::Sender<Arc<Connection>>,
+    listens: Listens,
+}
+
+enum Listens {
+    Tcp(Listeners),
+    Udp(Listening),
+}
+
+struct Listeners {
     listeners: Vec<Arc<TcpListener>>,
     bound: Vec<SocketAddr>,
     accepting: CancellationToken,
 }
 
-impl Drop for Held {
+impl Held {
+    /// Whether it stands in the way of another one.
+    fn stands_for(&self, address: &str, port: u16) -> bool {
+        self.port == port && (self.address == UDP) == (address == UDP)
+    }
+
+    /// Where connections to it go; none for UDP.
+    fn bound(&self) -> &[SocketAddr] {
+        match &self.listens {
+            Listens::Tcp(listeners) => &listeners.bound,
+            Listens::Udp(_) => &[],
+        }
+    }
+}
+
+impl Drop for Listeners {
     fn drop(&mut self) {
         self.accepting.cancel();
         for listener in &self.listeners {
@@ -66,10 +93,17 @@ impl Claims {
         if self.tasks.is_closed() {
             return Err(RefusalReason::Ending);
         }
+        if address == UDP && (owner.client().is_none() || port == 0) {
+            let text = "UDP is for clients of ours, and for a port that they name";
+            return Err(RefusalReason::Other(text.to_owned()));
+        }
         let same = |claim: &&mut Held| claim.port == port && claim.address == address;
         if let Some(claim) = held.iter_mut().find(same) {
             if claim.identity != *owner.identity() || claim.owner.borrow().id() == owner.id() {
                 return Err(RefusalReason::Held);
+            }
+            if let (Listens::Udp(listening), Some(client)) = (&mut claim.listens, owner.client()) {
+                listening.hand_to(&client.sockets);
             }
             claim.owner.send_replace(owner.clone());
             info!(
@@ -78,13 +112,43 @@ impl Claims {
             );
             return Ok(port);
         }
-        let bound = bind::bind(address, port).map_err(|reason| match reason {
-            RefusalReason::InUse if held.iter().any(|claim| claim.port == port) => {
-                RefusalReason::Held
-            }
-            reason => reason,
-        })?;
+        let (port, owner_sender, listens) =
+            self.listen(owner, address, port)
+                .map_err(|reason| match reason {
+                    RefusalReason::InUse
+                        if held.iter().any(|claim| claim.stands_for(address, port)) =>
+                    {
+                        RefusalReason::Held
+                    }
+                    reason => reason,
+                })?;
+        held.push(Held {
+            address: address.to_owned(),
+            port,
+            identity: owner.identity().clone(),
+            since: SystemTime::now(),
+            owner: owner_sender,
+            listens,
+        });
+        info!(address, port, "listening for the client");
+        Ok(port)
+    }
+
+    fn listen(
+        &self,
+        owner: &Arc<Connection>,
+        address: &str,
+        port: u16,
+    ) -> Result<(u16, watch::Sender<Arc<Connection>>, Listens), RefusalReason> {
         let (owner_sender, owner_receiver) = watch::channel(owner.clone());
+        if let Some(client) = owner.client()
+            && address == UDP
+        {
+            let listening = client.sockets.listen(port);
+            let listening = listening.map_err(|error| bind::refusal(&error))?;
+            return Ok((port, owner_sender, Listens::Udp(listening)));
+        }
+        let bound = bind::bind(address, port)?;
         let accepting = CancellationToken::new();
         let name: Arc<str> = address.into();
         let listeners: Vec<_> = bound.listeners.into_iter().map(Arc::new).collect();
@@ -98,18 +162,12 @@ impl Claims {
             let task = accepting.clone().run_until_cancelled_owned(accept);
             self.tasks.spawn(task);
         }
-        held.push(Held {
-            address: address.to_owned(),
-            port: bound.port,
-            identity: owner.identity().clone(),
-            since: SystemTime::now(),
-            owner: owner_sender,
+        let listeners = Listeners {
             listeners,
             bound: bound.addresses,
             accepting,
-        });
-        info!(address, port = bound.port, "listening for the client");
-        Ok(bound.port)
+        };
+        Ok((bound.port, owner_sender, Listens::Tcp(listeners)))
     }
 
     /// Gives up one claim of `owner`; whether there was one.
@@ -161,7 +219,7 @@ impl Claims {
     pub(crate) fn cover(&self, target: SocketAddr) -> bool {
         self.held()
             .iter()
-            .flat_map(|claim| &claim.bound)
+            .flat_map(Held::bound)
             .any(|bound| crate::own::reaches(target, *bound))
     }
 }

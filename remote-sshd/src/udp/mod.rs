@@ -5,20 +5,23 @@ mod socket;
 
 use nix::errno::Errno;
 use socket::{Buffer, Event, Socket};
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::task::yield_now;
 use tokio::time::sleep_until;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::debug;
-use tunnel::datagrams::{Frame, FrameReader, IDLE_TIMEOUT, Kind, Outbox, Recent, SOCKETS};
+use tunnel::datagrams::{self, Frame, FrameReader, IDLE_TIMEOUT, Kind, Outbox, Recent, SOCKETS};
 use tunnel::stream::{Reset, Stream};
 
 /// The sockets of a client.
 pub(crate) struct Sockets {
     sockets: Mutex<Recent<u32, Entry>>,
-    /// That of the newest connection.
-    outbox: Mutex<Arc<Outbox>>,
+    listening: Mutex<HashMap<u16, Entry>>,
+    /// Those of the connections that there are, the newest last, which takes all.
+    outboxes: Mutex<Vec<Arc<Outbox>>>,
     buffer: Buffer,
     end: CancellationToken,
 }
@@ -28,33 +31,97 @@ struct Entry {
     _end: DropGuard,
 }
 
+/// A port that is listened on, until this is dropped.
+pub(crate) struct Listening {
+    sockets: Arc<Sockets>,
+    port: u16,
+    socket: Arc<Socket>,
+}
+
+impl Listening {
+    /// Leads what comes to the port to `sockets`, which may be those of another client.
+    pub(crate) fn hand_to(&mut self, sockets: &Arc<Sockets>) {
+        if !Arc::ptr_eq(&self.sockets, sockets) {
+            *self = sockets.clone().adopt(self.port, self.socket.clone());
+        }
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        lock(&self.sockets.listening).remove(&self.port);
+    }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Takes an outbox off the list when its connection ends.
+struct Serving<'a>(&'a Sockets, &'a Arc<Outbox>);
+
+impl Drop for Serving<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.outboxes).retain(|outbox| !Arc::ptr_eq(outbox, self.1));
+    }
 }
 
 impl Sockets {
     /// None yet; all of them end with `end`.
     pub(crate) fn new(end: CancellationToken) -> Arc<Sockets> {
         Arc::new(Sockets {
-            sockets: Mutex::new(Recent::new(SOCKETS)),
-            outbox: Mutex::default(),
+            sockets: Mutex::new(Recent::new(SOCKETS, IDLE_TIMEOUT)),
+            listening: Mutex::default(),
+            outboxes: Mutex::default(),
             buffer: Buffer::new(),
             end,
         })
     }
 
-    /// Whether there are none.
+    /// Whether there are none, but for those that listen.
     pub(crate) fn is_empty(&self) -> bool {
         lock(&self.sockets).is_empty()
     }
 
-    /// Serves the client on `stream`, which from now on takes what comes to its sockets.
+    /// Listens on a port.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub(crate) fn listen(self: &Arc<Self>, port: u16) -> io::Result<Listening> {
+        Ok(self.clone().adopt(port, Arc::new(Socket::bind(port)?)))
+    }
+
+    fn adopt(self: Arc<Self>, port: u16, socket: Arc<Socket>) -> Listening {
+        let number = datagrams::listening(port);
+        let receiving = self.clone().receive(number, socket.clone());
+        lock(&self.listening).insert(port, self.run(socket.clone(), receiving));
+        Listening {
+            sockets: self,
+            port,
+            socket,
+        }
+    }
+
+    /// A socket, and its task, which ends with it.
+    fn run(
+        &self,
+        socket: Arc<Socket>,
+        receiving: impl Future<Output = ()> + Send + 'static,
+    ) -> Entry {
+        let end = self.end.child_token();
+        let _end = end.clone().drop_guard();
+        tokio::spawn(end.run_until_cancelled_owned(receiving));
+        Entry { socket, _end }
+    }
+
+    /// Serves the client on `stream`, which takes what comes to its sockets while there is no newer one.
     ///
     /// # Errors
     /// [`Reset`] if the stream was.
     pub(crate) async fn serve(self: &Arc<Self>, stream: Stream) -> Result<(), Reset> {
         let outbox = Outbox::new();
-        *lock(&self.outbox) = outbox.clone();
+        lock(&self.outboxes).push(outbox.clone());
+        let _serving = Serving(self, &outbox);
         let mut frames = FrameReader::new(stream.reader);
         let receiving = async {
             while let Some(frame) = frames.next().await? {
@@ -71,7 +138,8 @@ impl Sockets {
     fn take(self: &Arc<Self>, frame: &Frame) {
         match frame.kind {
             Kind::Datagram => match self.socket(frame.socket) {
-                Ok(socket) => self.send(&socket, frame),
+                Ok(Some(socket)) => self.send(&socket, frame),
+                Ok(None) => debug!("nobody listens there any more"),
                 Err(error) => debug!(%error, "no socket"),
             },
             Kind::Close => lock(&self.sockets).remove(&frame.socket),
@@ -79,21 +147,20 @@ impl Sockets {
         }
     }
 
-    /// The socket of that number, made if need be.
-    fn socket(self: &Arc<Self>, number: u32) -> io::Result<Arc<Socket>> {
+    /// The socket of that number, made if need be, and if it does not listen.
+    fn socket(self: &Arc<Self>, number: u32) -> io::Result<Option<Arc<Socket>>> {
+        if let Some(port) = datagrams::port(number) {
+            let listening = lock(&self.listening);
+            return Ok(listening.get(&port).map(|entry| entry.socket.clone()));
+        }
         let mut sockets = lock(&self.sockets);
         if let Some(entry) = sockets.get(&number) {
-            return Ok(entry.socket.clone());
+            return Ok(Some(entry.socket.clone()));
         }
-        let (socket, end) = (Arc::new(Socket::bind()?), self.end.child_token());
-        let entry = Entry {
-            socket: socket.clone(),
-            _end: end.clone().drop_guard(),
-        };
-        sockets.insert(number, entry);
-        let receiving = self.clone().receive(number, socket.clone());
-        tokio::spawn(end.run_until_cancelled_owned(receiving));
-        Ok(socket)
+        let socket = Arc::new(Socket::bind(0)?);
+        let receiving = self.clone().receive_while_used(number, socket.clone());
+        sockets.insert(number, self.run(socket.clone(), receiving));
+        Ok(Some(socket))
     }
 
     fn send(&self, socket: &Socket, frame: &Frame) {
@@ -109,7 +176,12 @@ impl Sockets {
 
     /// Tells the client what came to a socket, if it is there and has room for it.
     fn tell(&self, socket: u32, event: Event<'_>) {
-        let outbox = lock(&self.outbox);
+        let outboxes = lock(&self.outboxes);
+        let Some(outbox) = outboxes.last() else {
+            return;
+        };
+        // Only while somebody hears of it: a client that has gone keeps no socket open.
+        lock(&self.sockets).touch(&socket);
         match event {
             Event::Datagram { from, payload } => outbox.send(Kind::Datagram, socket, from, payload),
             Event::Unreachable { to, code } => outbox.send(Kind::Unreachable, socket, to, &[code]),
@@ -117,18 +189,7 @@ impl Sockets {
     }
 
     /// Passes on what comes to a socket, until nothing has come or gone for long.
-    async fn receive(self: Arc<Self>, number: u32, socket: Arc<Socket>) {
-        let receiving = async {
-            let pass_on = |event: Event<'_>| {
-                lock(&self.sockets).get(&number);
-                self.tell(number, event);
-            };
-            loop {
-                if let Err(error) = socket.receive(&self.buffer, pass_on).await {
-                    debug!(%error, "a datagram is lost");
-                }
-            }
-        };
+    async fn receive_while_used(self: Arc<Self>, number: u32, socket: Arc<Socket>) {
         let used = || lock(&self.sockets).used(&number);
         let idle = async {
             while let Some(used) = used().filter(|used| used.elapsed() < IDLE_TIMEOUT) {
@@ -136,8 +197,19 @@ impl Sockets {
             }
         };
         tokio::select! {
-            () = receiving => {}
+            () = self.clone().receive(number, socket) => {}
             () = idle => lock(&self.sockets).remove(&number),
+        }
+    }
+
+    /// Passes on what comes to a socket.
+    async fn receive(self: Arc<Self>, number: u32, socket: Arc<Socket>) {
+        loop {
+            let pass_on = |event: Event<'_>| self.tell(number, event);
+            if let Err(error) = socket.receive(&self.buffer, pass_on).await {
+                debug!(%error, "a datagram is lost");
+            }
+            yield_now().await;
         }
     }
 }

@@ -1,5 +1,6 @@
 //! A UDP socket of the pod.
 
+use crate::claims::no_ipv6;
 use nix::errno::Errno;
 use nix::sys::socket::{
     ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt,
@@ -47,24 +48,20 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    /// A socket on any free port.
+    /// A socket on `port` (0: any that is free).
     ///
     /// # Errors
     /// What the kernel says.
-    pub(super) fn bind() -> io::Result<Socket> {
-        match Socket::of(Domain::IPV6, Ipv6Addr::UNSPECIFIED.into()) {
-            // Where IPv6 is off.
-            Err(error)
-                if error.kind() == io::ErrorKind::AddrNotAvailable
-                    || error.raw_os_error() == Some(Errno::EAFNOSUPPORT as i32) =>
-            {
-                Socket::of(Domain::IPV4, Ipv4Addr::UNSPECIFIED.into())
+    pub(super) fn bind(port: u16) -> io::Result<Socket> {
+        match Socket::of(Domain::IPV6, (Ipv6Addr::UNSPECIFIED, port).into()) {
+            Err(error) if no_ipv6(&error) => {
+                Socket::of(Domain::IPV4, (Ipv4Addr::UNSPECIFIED, port).into())
             }
             bound => bound,
         }
     }
 
-    fn of(domain: Domain, address: IpAddr) -> io::Result<Socket> {
+    fn of(domain: Domain, address: SocketAddr) -> io::Result<Socket> {
         let socket = Raw::new(domain, Type::DGRAM, None)?;
         let v6 = domain == Domain::IPV6;
         if v6 {
@@ -75,7 +72,7 @@ impl Socket {
         setsockopt(&socket, sockopt::Ipv4RecvErr, &true)?;
         socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
         socket.set_nonblocking(true)?;
-        socket.bind(&SocketAddr::new(address, 0).into())?;
+        socket.bind(&address.into())?;
         let udp = UdpSocket::from_std(socket.into())?;
         Ok(Socket { udp, v6 })
     }
@@ -92,8 +89,8 @@ impl Socket {
         // Not the runtime's own call, which would wait until it knows that the new socket is writable.
         let send = || SockRef::from(&self.udp).send_to(payload, &to.into());
         match send() {
-            // What an earlier one has met with; it stands in the queue of errors, too.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => send(),
+            // It may be what an earlier one has met with, which stands in the queue of errors, too.
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => send(),
             sent => sent,
         }
         .map(drop)
@@ -171,10 +168,15 @@ impl Socket {
     }
 }
 
-/// The code of "destination unreachable", if that is what came (linux/errqueue.h; RFC 792, RFC 4443 3.1).
+/// The code of "destination unreachable", if that is what came (linux/errqueue.h; RFC 792, RFC 4443 3.1). That a datagram is too large
+/// for the path is none: the kernel here learns from it, and cuts the next one.
 fn unreachable_code(error: &nix::libc::sock_extended_err) -> Option<u8> {
     const V4: (u8, u8) = (2, 3);
     const V6: (u8, u8) = (3, 1);
+    const TOO_LARGE: u8 = 4;
+    if (error.ee_origin, error.ee_code) == (V4.0, TOO_LARGE) {
+        return None;
+    }
     [V4, V6]
         .contains(&(error.ee_origin, error.ee_type))
         .then_some(error.ee_code)

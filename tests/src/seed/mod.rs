@@ -34,6 +34,7 @@ pub struct Seed {
     directory: PathBuf,
     section: String,
     client: Option<Background>,
+    client_line: String,
     code: Option<Background>,
     others: Vec<Background>,
     /// What was proven, in order.
@@ -86,6 +87,7 @@ impl Seed {
             directory,
             section: String::new(),
             client: None,
+            client_line: String::new(),
             code: None,
             others: vec![],
             proofs: vec![],
@@ -180,6 +182,21 @@ impl Seed {
     }
 
     fn run_client(&mut self, line: &str) -> Result<()> {
+        // A user takes one of the two.
+        let first = self.client.take();
+        let first_line = std::mem::replace(&mut self.client_line, line.to_owned());
+        if first.is_some() {
+            drop(first);
+            self.start_client(line)?;
+            self.works_without_the_capability()?;
+            self.client = None;
+            println!("(the first one again)");
+            return self.start_client(&first_line);
+        }
+        self.start_client(line)
+    }
+
+    fn start_client(&mut self, line: &str) -> Result<()> {
         let mut client = Background::start(&mut self.bash(line))?;
         client.wait_for("ready", |line| (line == "ready").then_some(()))?;
         print!("{}", client.said()?);

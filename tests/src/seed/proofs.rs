@@ -1,6 +1,6 @@
 //! What each step of the example must bring about, seen from where a user would look.
 
-use super::{CODE, PRODUCTION, Seed};
+use super::{CLIENT, CODE, PRODUCTION, Seed};
 use crate::app;
 use crate::caller::Caller;
 use crate::command::{Background, eventually, run};
@@ -19,6 +19,23 @@ const GREETINGS: &str = "good morning from the cloud\nhello from the cloud";
 const SHORT: usize = 12;
 
 impl Seed {
+    /// The database by the other command line, from a container that lasts no longer.
+    pub(super) fn works_without_the_capability(&mut self) -> Result<()> {
+        let network = format!("--net=container:{CLIENT}");
+        let environment = format!("--env-file={CLIENT}.env");
+        let url = "postgresql://yourcode:yourcode@somewhere.someplace.cloud.example.com/yourcode";
+        let mut command = self.namespace.program("docker");
+        command.current_dir(&self.directory);
+        command.args(["run", "--rm", &network, &environment, CODE]);
+        let answer = run(command.args(["psql", "-At", "-c", QUERY, url]))?;
+        ensure!(answer.trim_end() == GREETINGS, "{answer}");
+        self.proven(
+            "the cloud's database answers, also without the capability",
+            answer.trim_end(),
+        );
+        Ok(())
+    }
+
     pub(super) fn run_code(&mut self, line: &str) -> Result<()> {
         self.code = None;
         let code = Background::start(&mut self.bash(line))?;

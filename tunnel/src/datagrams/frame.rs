@@ -68,7 +68,7 @@ impl Frame {
     }
 
     /// Splits the first whole frame off `wire`, of a kind that is known.
-    fn split(wire: &mut BytesMut) -> Option<Frame> {
+    pub fn split(wire: &mut BytesMut) -> Option<Frame> {
         loop {
             let (_, length) = wire.get(..HEADER)?.split_last_chunk()?;
             let length = usize::from(u16::from_be_bytes(*length));

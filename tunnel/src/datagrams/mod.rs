@@ -18,5 +18,17 @@ pub const SUBSYSTEM: &str = "udp";
 /// both ways is 120 s (nf_conntrack_udp_timeout_stream).
 pub const IDLE_TIMEOUT: Duration = Duration::from_mins(3);
 
-/// Sockets of one client at a time. One more takes the place of the one that has been idle for longest.
+/// The number of the socket that listens on a port of the client's choice ([`crate::claims`]). Other numbers are lower.
+pub fn listening(port: u16) -> u32 {
+    LISTENING | u32::from(port)
+}
+
+/// The port on which a socket of that number listens.
+pub fn port(socket: u32) -> Option<u16> {
+    (socket & LISTENING != 0).then(|| u16::try_from(socket & !LISTENING).ok())?
+}
+
+const LISTENING: u32 = 1 << 31;
+
+/// Sockets of one client at a time, but for those that listen. One more takes the place of the one that has been idle for longest.
 pub const SOCKETS: usize = 1024;

@@ -5,19 +5,21 @@ use std::hash::Hash;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// A bounded number of things: one more takes the place of the one that has been idle for longest.
+/// A bounded number of things: one more takes the place of those that have been idle for too long, or of the one that has been for longest.
 #[derive(Debug)]
 pub struct Recent<K, V> {
     things: HashMap<K, (V, Instant)>,
     limit: usize,
+    idle: Duration,
 }
 
 impl<K: Hash + Eq + Clone, V> Recent<K, V> {
-    /// None yet, and never more than `limit`.
-    pub fn new(limit: usize) -> Recent<K, V> {
+    /// None yet, and never more than `limit`; idle for `idle` is too long.
+    pub fn new(limit: usize, idle: Duration) -> Recent<K, V> {
         Recent {
             things: HashMap::new(),
             limit,
+            idle,
         }
     }
 
@@ -33,8 +35,15 @@ impl<K: Hash + Eq + Clone, V> Recent<K, V> {
         Some(thing)
     }
 
+    /// The thing of that key, if there is one, is used now.
+    pub fn touch(&mut self, key: &K) {
+        let _ = self.get(key);
+    }
+
     /// Adds a thing, which is used now.
     pub fn insert(&mut self, key: K, thing: V) {
+        let idle = self.idle;
+        self.things.retain(|_, (_, used)| used.elapsed() < idle);
         if !self.things.contains_key(&key) && self.things.len() >= self.limit {
             let idle = self.things.iter().min_by_key(|(_, (_, used))| *used);
             if let Some(key) = idle.map(|(key, _)| key.clone()) {
@@ -53,11 +62,6 @@ impl<K: Hash + Eq + Clone, V> Recent<K, V> {
     pub fn used(&self, key: &K) -> Option<Instant> {
         self.things.get(key).map(|(_, used)| *used)
     }
-
-    /// Takes out what has been idle for as long as `limit`.
-    pub fn expire(&mut self, limit: Duration) {
-        self.things.retain(|_, (_, used)| used.elapsed() < limit);
-    }
 }
 
 #[cfg(test)]
@@ -69,7 +73,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_one_that_is_idle_for_longest_makes_place() {
-        let mut recent = Recent::new(3);
+        let mut recent = Recent::new(3, SECOND * 60);
         for key in 0..3 {
             recent.insert(key, key);
             sleep(SECOND).await;
@@ -84,19 +88,20 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_idle_expires() {
-        let mut recent = Recent::new(3);
+    async fn what_is_idle_for_too_long_makes_place() {
+        let mut recent = Recent::new(3, SECOND * 2);
         recent.insert('a', ());
         recent.insert('b', ());
         sleep(SECOND).await;
-        recent.get(&'a');
+        recent.touch(&'a');
+        recent.touch(&'z');
         assert_eq!(recent.used(&'a'), Some(Instant::now()));
-        recent.expire(SECOND * 2);
-        assert!(recent.used(&'b').is_some());
-        recent.expire(SECOND);
-        assert!(recent.used(&'b').is_none());
         sleep(SECOND).await;
-        recent.expire(SECOND);
+        recent.insert('c', ());
+        assert!(recent.used(&'a').is_some());
+        assert!(recent.used(&'b').is_none() && recent.used(&'z').is_none());
+        recent.remove(&'a');
+        recent.remove(&'c');
         assert!(recent.is_empty());
     }
 }

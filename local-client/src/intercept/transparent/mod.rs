@@ -9,8 +9,8 @@ mod routes;
 mod table;
 mod udp;
 
-use super::Intercept;
 use super::outbound::Outbound;
+use super::{Intercept, no_ipv6};
 use crate::config::Options;
 use crate::dns::hosts;
 use crate::error::Error;
@@ -20,7 +20,6 @@ use bytes::Bytes;
 use hickory_proto::op::Message;
 use hickory_proto::rr::RData;
 use local::{Local, Side};
-use nix::errno::Errno;
 use routes::Routes;
 use std::collections::HashMap;
 use std::io;
@@ -62,7 +61,7 @@ impl Transparent {
         let v4 = v4.map_err(cannot_listen)?;
         // Where IPv6 is disabled there is none, and no connection either.
         let v6 = match Listeners::bind(Ipv6Addr::LOCALHOST.into()).await {
-            Err(error) if is_disabled(&error) => None,
+            Err(error) if no_ipv6(&error) => None,
             bound => Some(bound.map_err(cannot_listen)?),
         };
         let v6_ports = v6.as_ref().map(Listeners::ports).transpose();
@@ -80,8 +79,9 @@ impl Transparent {
         let routes = Routes::install(ports.v6.is_some()).await?;
         let table = Table::install(ports, &choices, local.subnets()).await?;
         let outbound = Arc::new(Outbound::new(pod.clone()));
-        let flows = Flows::new(pod);
-        tracker.spawn(flows.clone().sweep(shutdown.clone()));
+        let flows = Flows::new(pod).map_err(|error| {
+            Error::Local(format!("cannot send datagrams to your code: {error}"))
+        })?;
         for Listeners { tcp, udp } in std::iter::once(v4).chain(v6) {
             tracker.spawn(redirected::run(
                 tcp,
@@ -187,12 +187,6 @@ fn cannot_listen(error: io::Error) -> Error {
     Error::Local(format!(
         "cannot listen for what the kernel hands over: {error}"
     ))
-}
-
-/// Whether a listener cannot be had for want of IPv6.
-fn is_disabled(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::AddrNotAvailable
-        || error.raw_os_error() == Some(Errno::EAFNOSUPPORT as i32)
 }
 
 #[cfg(test)]

@@ -10,8 +10,10 @@ use nlink::{Connection, Ipv4Route, Ipv6Route, Route, RuleBuilder};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-/// The routing table, which nobody else's is likely to be.
+/// The routing table, and the rule's place among the others (before that for the main table): numbers that are nobody else's. Given the place, the kernel knows
+/// the rule again.
 const TABLE: u32 = 29_797;
+const PRIORITY: u32 = 29_797;
 /// How long the kernel may take to answer, which it does at once.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -74,7 +76,7 @@ fn told(removed: Result<bool, nlink::Error>) {
 
 fn rules(v6: bool) -> impl Iterator<Item = RuleBuilder> {
     let families = [Some(RuleBuilder::v4()), v6.then(RuleBuilder::v6)];
-    let marked = |rule: RuleBuilder| rule.fwmark(MARK).table(TABLE);
+    let marked = |rule: RuleBuilder| rule.priority(PRIORITY).fwmark(MARK).table(TABLE);
     families.into_iter().flatten().map(marked)
 }
 

@@ -190,8 +190,11 @@ fn tcp(ports: Ports, choices: &[Choice], local: &[IpNet]) -> Vec<Rule> {
 fn udp(ports: Ports, choices: &[Choice], local: &[IpNet]) -> Vec<Rule> {
     let mut rules = vec![
         rule(UDP).match_l4proto_not(UDP_PROTOCOL).accept(),
-        // To whoever reached a port of this container's, as Docker publishes it.
-        rule(UDP).match_ct_direction(CtDirection::Reply).accept(),
+        // To whoever has reached a port of this container's from outside of it, as Docker publishes it.
+        rule(UDP)
+            .match_ct_direction(CtDirection::Reply)
+            .match_ct_mark(MARK)
+            .accept(),
     ];
     let hand_over =
         |rule: Rule, v6: bool| (!v6 || ports.v6.is_some()).then(|| rule.set_mark(MARK).accept());
@@ -215,7 +218,12 @@ fn routed(ports: Ports) -> Vec<Rule> {
             .tproxy(FAMILY, Some(Ipv6Addr::LOCALHOST.into()), Some(v6.udp))
             .accept()
     });
-    std::iter::once(v4).chain(v6).collect()
+    // What the client itself sends to the code begins flows, too, in which the code's own datagrams are replies.
+    let from_outside = rule(ROUTED)
+        .match_iif_not("lo")
+        .match_l4proto(UDP_PROTOCOL)
+        .set_ct_mark(MARK);
+    [from_outside, v4].into_iter().chain(v6).collect()
 }
 
 fn rule(chain: &str) -> Rule {
@@ -354,13 +362,17 @@ mod tests {
         let datagrams = words(udp, PORTS, &[]);
         assert_eq!(
             datagrams[..2],
-            ["meta l4proto != udp accept", "ct direction reply accept"]
+            [
+                "meta l4proto != udp accept",
+                "ct direction reply ct mark 0x00007465 accept"
+            ]
         );
         let mark = "meta mark set 0x00007465 accept";
         assert_eq!(datagrams[2..], sides(mark, mark));
         assert_eq!(
             in_words(routed(PORTS)),
             [
+                "iifname != \"lo\" meta l4proto udp ct mark set 0x00007465",
                 "iifname \"lo\" meta mark 0x00007465 meta l4proto udp meta nfproto ipv4 tproxy ip to 127.0.0.1:4001 accept",
                 "iifname \"lo\" meta mark 0x00007465 meta l4proto udp meta nfproto ipv6 tproxy ip6 to [::1]:6001 accept",
             ]
@@ -381,7 +393,7 @@ mod tests {
                 "{v6:?}"
             );
         }
-        assert_eq!(routed(ports).len(), 1);
+        assert_eq!(routed(ports).len(), 2);
     }
 
     #[test]

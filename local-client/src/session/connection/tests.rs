@@ -79,7 +79,7 @@ async fn streams_that_do_not_move_do_not_keep_a_connection_that_was_replaced() {
 async fn ports_are_not_given_back_over_a_dead_link() {
     let (connection, frozen) = connection().await;
     let ports = Ports::default();
-    let _callers = ports.add(80);
+    let _callers = ports.add(Port::Tcp(80));
     frozen.cancel();
     assert_eq!(over_after(connection.leave(&ports)).await, CLOSE_TIMEOUT);
     assert!(connection.ended.is_cancelled());

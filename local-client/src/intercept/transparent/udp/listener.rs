@@ -103,9 +103,9 @@ impl Listener {
     }
 }
 
-/// A socket that takes and sends datagrams for addresses that are not this machine's. The option of IPv4 is that of IPv6, too: the
-/// kernel has one for both.
-pub(super) fn transparent(address: IpAddr) -> io::Result<Socket> {
+/// A socket that takes datagrams for addresses that are not this machine's. The option of IPv4 is that of IPv6, too: the kernel has one
+/// for both.
+fn transparent(address: IpAddr) -> io::Result<Socket> {
     let domain = match address {
         IpAddr::V4(_) => Domain::IPV4,
         IpAddr::V6(_) => Domain::IPV6,

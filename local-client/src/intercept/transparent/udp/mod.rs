@@ -1,29 +1,22 @@
 //! Datagrams that the kernel hands over: each socket of the app's has one in the pod.
 
-mod icmp;
 mod listener;
-mod replies;
+mod raw;
 
 pub(super) use listener::Listener;
 
 use crate::pod::{Datagrams, Inbox, Pod};
-use icmp::Icmp;
-use replies::Replies;
+use raw::Raw;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
-use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
 use tunnel::datagrams::{IDLE_TIMEOUT, Recent, SOCKETS};
-
-/// How often it is looked for flows that are idle.
-const SWEEP: Duration = Duration::from_secs(10);
 
 /// The flows of datagrams, one for each socket of the app's: what tells such a socket is its address.
 pub(super) struct Flows {
     pod: Arc<dyn Pod>,
-    replies: Replies,
-    icmp: Icmp,
+    raw: Raw,
     flows: Mutex<Recent<SocketAddr, Arc<dyn Datagrams>>>,
 }
 
@@ -38,8 +31,13 @@ impl Inbox for ToApp {
         let Some(flows) = self.flows.upgrade() else {
             return;
         };
-        flows.flows().get(&self.app);
-        if let Err(error) = flows.replies.send(from, self.app, payload) {
+        flows.flows().touch(&self.app);
+        // What claims to come from here would be the app's own.
+        let sent = match from.ip().is_loopback() {
+            true => Err(io::ErrorKind::PermissionDenied.into()),
+            false => flows.raw.datagram(from, self.app, payload),
+        };
+        if let Err(error) = sent {
             tracing::debug!(%from, to = %self.app, %error, "a datagram is lost");
         }
     }
@@ -48,20 +46,21 @@ impl Inbox for ToApp {
         let Some(flows) = self.flows.upgrade() else {
             return;
         };
-        if let Err(error) = flows.icmp.unreachable(self.app, to, code) {
+        if let Err(error) = flows.raw.unreachable(self.app, to, code) {
             tracing::debug!(%to, from = %self.app, %error, "the app does not learn that a peer is not reached");
         }
     }
 }
 
 impl Flows {
-    pub(super) fn new(pod: Arc<dyn Pod>) -> Arc<Flows> {
-        Arc::new(Flows {
+    /// # Errors
+    /// What the kernel says of raw sockets.
+    pub(super) fn new(pod: Arc<dyn Pod>) -> io::Result<Arc<Flows>> {
+        Ok(Arc::new(Flows {
             pod,
-            replies: Replies::new(),
-            icmp: Icmp::open(),
-            flows: Mutex::new(Recent::new(SOCKETS)),
-        })
+            raw: Raw::open()?,
+            flows: Mutex::new(Recent::new(SOCKETS, IDLE_TIMEOUT)),
+        }))
     }
 
     fn flows(&self) -> MutexGuard<'_, Recent<SocketAddr, Arc<dyn Datagrams>>> {
@@ -72,18 +71,6 @@ impl Flows {
     pub(super) async fn run(self: Arc<Self>, listener: Listener, shutdown: CancellationToken) {
         let serving = listener.run(|from, to, payload| self.flow(from).send(to, payload));
         shutdown.run_until_cancelled(serving).await;
-    }
-
-    /// Closes flows that are idle, until `shutdown`.
-    pub(super) async fn sweep(self: Arc<Self>, shutdown: CancellationToken) {
-        let mut interval = interval(SWEEP);
-        while shutdown
-            .run_until_cancelled(interval.tick())
-            .await
-            .is_some()
-        {
-            self.flows().expire(IDLE_TIMEOUT);
-        }
     }
 
     /// The pod's socket for the app's one.

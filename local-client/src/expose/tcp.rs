@@ -1,6 +1,5 @@
 //! Connections from the cluster to the app.
 
-use crate::config::Exposed;
 use crate::pod::{Caller, Incoming};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -19,15 +18,17 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Connections to one port at once; callers over it wait in the pod.
 const CONNECTIONS: usize = 4096;
 
-/// Leads callers of the pod's port to the app until `shutdown`. Connections run on `tracker` and end with their streams.
+/// Leads callers of the pod's port `remote` to the app's port `local` until `shutdown`. Connections run on `tracker` and end with their streams.
 pub async fn run(
-    exposed: Exposed,
+    local: u16,
+    remote: u16,
     mut incoming: Incoming,
     tracker: TaskTracker,
     shutdown: CancellationToken,
 ) {
     let port = Arc::new(Port {
-        exposed,
+        local,
+        remote,
         reachable: AtomicBool::new(true),
     });
     let room = Arc::new(Semaphore::new(CONNECTIONS));
@@ -48,7 +49,8 @@ pub async fn run(
 }
 
 struct Port {
-    exposed: Exposed,
+    local: u16,
+    remote: u16,
     /// Whether the app took the last connection; tells a failure that is news from one that is not.
     reachable: AtomicBool,
 }
@@ -56,7 +58,7 @@ struct Port {
 impl Port {
     /// Takes the caller in only once the app is connected: dropped before, it is reset as by a port nobody listens on.
     async fn serve(&self, caller: Caller) {
-        let (from, Exposed { local, remote }) = (caller.from.clone(), self.exposed);
+        let (from, local, remote) = (caller.from.clone(), self.local, self.remote);
         let app = match connect(local).await {
             Ok(app) => app,
             Err(error) if self.reachable.swap(false, Ordering::Relaxed) => {

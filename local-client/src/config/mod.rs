@@ -1,11 +1,11 @@
 //! The command line. Every option has an environment twin; all of it is checked before anything is done.
 
+mod values;
+
 use clap::{Parser, Subcommand, ValueEnum};
-use ipnet::IpNet;
-use std::fmt;
-use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::str::FromStr;
+
+pub use values::{Address, Destinations, Exposed, Owner, PodPort, Proxied, Workload};
 
 /// Makes this container's network the pod's: what runs with --net=container: of it resolves names, connects and is
 /// reached as the pod would, with the pod's environment in a file.
@@ -41,10 +41,11 @@ pub struct Options {
     #[arg(value_name = "TARGET", env = "TELEPRESENCE_TARGET")]
     pub target: Option<Workload>,
 
-    /// A port of your code that the cluster reaches: PORT, or LOCAL:REMOTE where the pod's port differs. Repeatable.
+    /// A port of your code that the cluster reaches: PORT, or LOCAL:REMOTE where the pod's port differs; with /udp behind it, for
+    /// datagrams. Repeatable.
     #[arg(
         long,
-        value_name = "PORT|LOCAL:REMOTE",
+        value_name = "PORT|LOCAL:REMOTE[/udp]",
         env = "TELEPRESENCE_EXPOSE",
         value_delimiter = ','
     )]
@@ -102,6 +103,16 @@ pub struct Options {
     )]
     pub remote: Vec<Destinations>,
 
+    /// A port of 127.0.0.1 that is the pod's own: what a container beside the target listens on, such as a proxy or an agent; with /udp
+    /// behind it, for datagrams. Repeatable.
+    #[arg(
+        long,
+        value_name = "PORT[/udp]",
+        env = "TELEPRESENCE_TO_POD",
+        value_delimiter = ','
+    )]
+    pub to_pod: Vec<PodPort>,
+
     /// Leave names to the cluster alone: do not ask Docker for those of one label, and of docker.internal, that it does not know.
     #[arg(long, env = "TELEPRESENCE_NO_LOCAL_NAMES")]
     pub no_local_names: bool,
@@ -151,220 +162,11 @@ pub enum LogFormat {
     Json,
 }
 
-/// The workload whose pod is used.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Workload {
-    /// A Deployment by name.
-    Deployment(String),
-    /// A StatefulSet by name.
-    StatefulSet(String),
-    /// A pod by name.
-    Pod(String),
-}
-
-impl Workload {
-    /// The name without its kind.
-    pub fn name(&self) -> &str {
-        match self {
-            Workload::Deployment(name) | Workload::StatefulSet(name) | Workload::Pod(name) => name,
-        }
-    }
-}
-
-impl FromStr for Workload {
-    type Err = String;
-
-    /// Kinds as kubectl takes them: full, plural and short names.
-    fn from_str(text: &str) -> Result<Workload, String> {
-        let (kind, name) = text.split_once('/').unwrap_or(("deployment", text));
-        if name.is_empty() || name.contains('/') {
-            return Err("expected NAME or KIND/NAME".into());
-        }
-        let name = name.to_owned();
-        match kind.to_ascii_lowercase().as_str() {
-            "deployment" | "deployments" | "deploy" | "deployment.apps" => {
-                Ok(Workload::Deployment(name))
-            }
-            "statefulset" | "statefulsets" | "sts" | "statefulset.apps" => {
-                Ok(Workload::StatefulSet(name))
-            }
-            "pod" | "pods" | "po" => Ok(Workload::Pod(name)),
-            _ => Err(format!(
-                "\"{kind}\" is none of deployment, statefulset, pod"
-            )),
-        }
-    }
-}
-
-impl fmt::Display for Workload {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = match self {
-            Workload::Deployment(_) => "deployment",
-            Workload::StatefulSet(_) => "statefulset",
-            Workload::Pod(_) => "pod",
-        };
-        write!(f, "{kind}/{}", self.name())
-    }
-}
-
-/// A port of the app and the pod's port that leads to it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Exposed {
-    /// Port of the app, in this container's network.
-    pub local: u16,
-    /// Port of the pod.
-    pub remote: u16,
-}
-
-impl FromStr for Exposed {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Exposed, String> {
-        let (local, remote) = text.split_once(':').unwrap_or((text, text));
-        Ok(Exposed {
-            local: port(local)?,
-            remote: port(remote)?,
-        })
-    }
-}
-
-/// A host outside the cluster to reach through the pod.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Proxied {
-    /// The name, in lower case and without a trailing dot.
-    pub host: String,
-    /// The TCP port.
-    pub port: u16,
-}
-
-impl FromStr for Proxied {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Proxied, String> {
-        let (host, number) = text.rsplit_once(':').ok_or("expected HOST:PORT")?;
-        let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
-        let port = port(number)?;
-        if host.parse::<std::net::IpAddr>().is_ok() || host.contains([':', '[']) {
-            return Err(format!(
-                "{host} is an address: --proxy takes a name, as names are what the app looks up; reach addresses by SOCKS5 (127.0.0.1:1080)"
-            ));
-        }
-        if hickory_proto::rr::Name::from_ascii(&host).is_err() || host.is_empty() {
-            return Err(format!("\"{host}\" is not a host name"));
-        }
-        Ok(Proxied { host, port })
-    }
-}
-
-/// Where remote-sshd is reached.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Address {
-    /// Name or address.
-    pub host: String,
-    /// The TCP port.
-    pub port: u16,
-}
-
-impl FromStr for Address {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Address, String> {
-        let (host, number) = text.rsplit_once(':').ok_or("expected HOST:PORT")?;
-        let host = host
-            .strip_prefix('[')
-            .and_then(|h| h.strip_suffix(']'))
-            .unwrap_or(host);
-        if host.is_empty() {
-            return Err("expected HOST:PORT".into());
-        }
-        Ok(Address {
-            host: host.into(),
-            port: port(number)?,
-        })
-    }
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{}:{}", self.host, self.port)
-        }
-    }
-}
-
-/// Where connections go to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Destinations {
-    /// The addresses.
-    pub net: IpNet,
-    /// The TCP port; all if not given.
-    pub port: Option<u16>,
-}
-
-impl FromStr for Destinations {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Destinations, String> {
-        let net = text
-            .parse()
-            .or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-        if let Ok(net) = net {
-            return Ok(Destinations {
-                net: net.trunc(),
-                port: None,
-            });
-        }
-        let address: SocketAddr = text
-            .parse()
-            .map_err(|_| "expected a CIDR, an address, or ADDRESS:PORT".to_owned())?;
-        Ok(Destinations {
-            net: address.ip().into(),
-            port: Some(port(&address.port().to_string())?),
-        })
-    }
-}
-
-/// Owner of a file, by number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Owner {
-    /// User.
-    pub uid: u32,
-    /// Group; left as it is if not given.
-    pub gid: Option<u32>,
-}
-
-impl FromStr for Owner {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Owner, String> {
-        let number = |text: &str| {
-            text.parse::<u32>()
-                .map_err(|_| format!("\"{text}\" is not a numeric id"))
-        };
-        let (uid, gid) = match text.split_once(':') {
-            Some((uid, gid)) => (uid, Some(number(gid)?)),
-            None => (text, None),
-        };
-        Ok(Owner {
-            uid: number(uid)?,
-            gid,
-        })
-    }
-}
-
-fn port(text: &str) -> Result<u16, String> {
-    match text.parse() {
-        Ok(0) | Err(_) => Err(format!("\"{text}\" is not a port (1 to 65535)")),
-        Ok(port) => Ok(port),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use clap::CommandFactory;
+    use tunnel::claims::Port;
 
     #[test]
     fn the_definition_is_consistent() {
@@ -408,7 +210,7 @@ mod tests {
             o.expose,
             [Exposed {
                 local: 8080,
-                remote: 8080
+                remote: Port::Tcp(8080)
             }]
         );
         assert_eq!(
@@ -428,26 +230,18 @@ mod tests {
     }
 
     #[test]
-    fn destinations_are_addresses_with_or_without_a_port() {
-        for (text, net, port) in [
-            ("10.1.2.3/8", "10.0.0.0/8", None),
-            ("10.1.2.3", "10.1.2.3/32", None),
-            ("10.1.2.3:80", "10.1.2.3/32", Some(80)),
-            ("fd00::1", "fd00::1/128", None),
-            ("fd00::1/64", "fd00::/64", None),
-            ("[fd00::1]:80", "fd00::1/128", Some(80)),
-        ] {
-            let net = net.parse().unwrap();
-            assert_eq!(text.parse(), Ok(Destinations { net, port }), "{text}");
-        }
-    }
-
-    #[test]
     fn bad_values_are_refused() {
         for args in [
             &["--expose", "0"][..],
             &["--expose", "65536"],
             &["--expose", "a:1"],
+            &["--expose", "1:2:3"],
+            &["--expose", "80/sctp"],
+            &["--to-pod", "0"],
+            &["--to-pod", "80:81"],
+            &["--to-pod", "80/sctp"],
+            &["--expose", "80/udp/"],
+            &["--expose", "/udp"],
             &["--proxy", "host"],
             &["--proxy", "10.0.0.1:80"],
             &["--proxy", ":80"],
