@@ -1,7 +1,7 @@
 //! The main job, in order: connect, take over names, ports and files, say `ready`, and undo it all at the end.
 
 use crate::cluster;
-use crate::config::{self, Exposed, Options};
+use crate::config::{self, Exposed, Options, PodPort};
 use crate::dns::in_place::InPlace;
 use crate::dns::local::LocalNames;
 use crate::dns::{hosts, resolv_conf, shim};
@@ -75,6 +75,12 @@ async fn job(
             "which workload? Give the name of the Deployment that runs telepresence-remote".into(),
         )
     })?;
+    let taken = |port: &&PodPort| options.expose.iter().any(|own| own.own() == port.0);
+    if let Some(PodPort(port)) = options.to_pod.iter().find(taken) {
+        return Err(Error::Usage(format!(
+            "port {port} cannot be both your program's (--expose) and the pod's (--to-pod)"
+        )));
+    }
     if mode == config::Intercept::Transparent {
         host::refuse()?;
     }
@@ -249,12 +255,6 @@ async fn start(
         shutdown.clone(),
     ));
     for port in &options.to_pod {
-        if options.expose.iter().any(|exposed| exposed.own() == port.0) {
-            return Err(Error::Usage(format!(
-                "port {} cannot be both your program's (--expose) and the pod's (--to-pod)",
-                port.0
-            )));
-        }
         to_pod::start(port.0, &pod, tracker, shutdown).await?;
         tracing::info!("port {} of 127.0.0.1 is the pod's", port.0);
     }

@@ -1,17 +1,20 @@
 """The two ends of the benchmark's load: `serve PORT` in a pod, and wherever a way to it begins `bulk HOST PORT` and `calls HOST PORT`,
-which print what they measured. `alone` has both ends in one place: what this program can do without any way between them.
+which print what they measured. `alone` has both ends in one place: what this program can do without any way between them. `small NAME ADDRESS
+PORT [datagrams]` measures what is small: queries for NAME, connections to it, and datagrams to ADDRESS.
 
 A connection carries requests, each a letter and a length (8 bytes, big endian): `s` sends that much to the server, which then answers
 one byte; `g` gets that much from it; `e` has everything from there on echoed. No end of a direction is needed: not every way carries one.
 """
-import contextlib, json, os, signal, socket, statistics, sys, threading, time
+import contextlib, json, os, secrets, signal, socket, statistics, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
 
 BULK = 128 << 20  # of one measurement, over all of its streams
 PIECE = 16 << 20  # of one request while pings are timed: the last ones are waited for
 CHUNK = 256 << 10
 PINGS = 500
-SECONDS = {"pings": 4, "connections": 2}
+SECONDS = {"pings": 4, "connections": 2, "datagrams": 3}
+DATAGRAM = 1200
+RATES = 1000, 5000, 10_000, 20_000  # datagrams per second
 # A way that stands still is an error, not a figure.
 socket.setdefaulttimeout(60)
 
@@ -61,6 +64,21 @@ def attend(connection):
 
 def listen(port):
     return socket.create_server(("", port), backlog=1024)
+
+
+def send_back(port):
+    server = datagram_socket()
+    server.bind(("", port))
+    server.settimeout(None)
+    while True:
+        data, peer = server.recvfrom(1 << 16)
+        server.sendto(data, peer)
+
+
+def datagram_socket():
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+    return s
 
 
 def serve(listener):
@@ -171,9 +189,91 @@ class Way:
         return figures | {f"connections_{n}": self.connections(n) for n in (1, 16)}
 
 
+def spread(name, seconds):
+    milliseconds = [second * 1000 for second in seconds]
+    p99 = statistics.quantiles(milliseconds, n=100, method="inclusive")[98]
+    return {f"{name}_p50": statistics.median(milliseconds), f"{name}_p99": p99}
+
+
+def repeatedly(action, seconds):
+    """How long each of the actions takes that are done one after the other."""
+    times, end = [], time.monotonic() + seconds
+    while (start := time.monotonic()) < end:
+        action()
+        times.append(time.monotonic() - start)
+    return times
+
+
+def query(name, s):
+    """Asks the nameserver of resolv.conf(5) for the address of `name`, as a resolver does (RFC 1035 4.1)."""
+    ident = secrets.token_bytes(2)
+    labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split("."))
+    s.send(ident + b"\1\0\0\1\0\0\0\0\0\0" + labels + b"\0\0\1\0\1")
+    while not s.recv(4096).startswith(ident):
+        pass
+
+
+def names(name):
+    with open("/etc/resolv.conf") as conf:
+        nameserver = next(line.split()[1] for line in conf if line.startswith("nameserver"))
+
+    def one(_):
+        with datagram_socket() as s:
+            s.connect((nameserver, 53))
+            return repeatedly(lambda: query(name, s), SECONDS["connections"])
+
+    with ThreadPoolExecutor(16) as pool:
+        many = sum(len(times) for times in pool.map(one, range(16))) / SECONDS["connections"]
+    return spread("name", one(0)) | {"names_16": many}
+
+
+def connects(name, port):
+    way = Way(name, port)
+
+    def one():
+        with way.connect() as connection:
+            connection.sendall(b"e" + bytes(8) + b"?")
+            exactly(connection, 1)
+
+    return spread("connect", repeatedly(one, SECONDS["connections"]))
+
+
+def datagrams(address, port):
+    def there_and_back():
+        s.send(bytes(64))
+        s.recv(100)
+
+    def count():
+        with contextlib.suppress(TimeoutError):
+            while s.recv(1 << 16):
+                back.append(1)
+
+    figures = {}
+    with datagram_socket() as s:
+        s.connect((address, port))
+        figures |= spread("datagram", repeatedly(there_and_back, SECONDS["connections"]))
+        s.settimeout(1)
+        for rate in RATES:
+            back, sent, start = [], 0, time.monotonic()
+            counting = threading.Thread(target=count)
+            counting.start()
+            while (elapsed := time.monotonic() - start) < SECONDS["datagrams"]:
+                while sent < elapsed * rate:
+                    s.send(bytes(DATAGRAM))
+                    sent += 1
+                time.sleep(0.0005)
+            counting.join()
+            figures[f"lost_{rate}"] = 100 * (1 - len(back) / sent)
+    return figures
+
+
 match sys.argv[1:]:
     case ["serve", port]:
+        threading.Thread(target=send_back, args=(int(port),), daemon=True).start()
         serve(listen(int(port)))
+    case ["small", name, address, port, *more]:
+        figures = names(name) | connects(name, int(port))
+        print(json.dumps(figures | (datagrams(address, int(port)) if more else {})))
     case ["alone"]:
         listener = listen(0)
         # The server is a process of its own, as in a pod.

@@ -255,14 +255,21 @@ fn o5_what_the_user_chooses() -> Outcome {
 fn l8_the_end_leaves_nothing_in_the_network() -> Outcome {
     let namespace = Namespace::new()?.with_things()?.with_target()?;
     let address = namespace.kubectl("get service thing1 -o jsonpath={.spec.clusterIP}")?;
+    let nameserver =
+        namespace.kubectl("get service -n kube-system kube-dns -o jsonpath={.spec.clusterIP}")?;
+    let query = format!(
+        "dig +short +notcp +time=3 +tries=1 @{nameserver} kubernetes.default.svc.cluster.local"
+    );
     let owner = App::neighbour(&namespace.cluster, "bridge", &["sleep", "infinity"])?;
     let network = format!("container:{}", owner.name);
-    for end in ["stop", "kill"] {
-        // The second one is in a network that another has used.
+    for end in ["stop", "kill", "stop"] {
+        // The others are in a network that another has used, the last one in one that was left in a hurry.
         let client = Client::of(&namespace)
             .docker(&[&ADMIN[..], &["--network", &network]].concat())
             .start(&[])?;
         assert_eq!(owner.get(&format!("http://{address}:7001"))?, "thing1");
+        let answer = owner.sh(&query)?;
+        assert!(answer.parse::<Ipv4Addr>().is_ok(), "{answer}");
         client.docker(&[end])?;
         client.ended()?;
         // It leaves for the laptop's network, where there is no such address.
@@ -272,6 +279,8 @@ fn l8_the_end_leaves_nothing_in_the_network() -> Outcome {
             !lost.contains("Refused"),
             "{end}: it is still led to the client: {lost}"
         );
+        let lost = owner.try_sh(&query)?;
+        assert!(!lost.status.success(), "{end}: {lost:?}");
     }
     Ok(())
 }

@@ -42,7 +42,8 @@ fn cpu(way: &Way) -> Result<Vec<f64>> {
     way.processes.iter().map(|process| process.cpu()).collect()
 }
 
-fn load(command: &mut Command) -> Result<Figures> {
+/// What the load prints.
+pub fn load(command: &mut Command) -> Result<Figures> {
     let said = run(command)?;
     serde_json::from_str(&said).with_context(|| said)
 }

@@ -4,6 +4,7 @@
 mod figures;
 mod lab;
 mod processes;
+mod small;
 mod starts;
 mod table;
 mod ways;
@@ -30,7 +31,9 @@ fn main() -> Result<()> {
         .collect::<Result<Vec<_>>>()?;
     all.extend(rounds("load", ROUNDS, |way| figures::measure(&ways[way]))?);
     table::print(&alone, &all)?;
-    table::print_processes(&ways, &all)
+    table::print_processes(&ways, &all)?;
+    drop(ways);
+    small::measure(&lab)
 }
 
 /// Has the ways take turns, another one being the first each time, and returns what `measure` says of each, without the first round.
