@@ -64,6 +64,7 @@ fn o14_datagrams_as_in_the_pod() -> Outcome {
         "nobody: with the queue of errors: ECONNREFUSED",
         "nobody: no answer: nothing",
         "mapped: by a mapped address: True",
+        "mapped: and for a connection: True, b''",
     ] {
         ensure_line(&there, line)?;
     }
@@ -73,6 +74,63 @@ fn o14_datagrams_as_in_the_pod() -> Outcome {
 
 fn ensure_line(text: &str, line: &str) -> anyhow::Result<()> {
     ensure!(text.lines().any(|said| said == line), "{line}?\n{text}");
+    Ok(())
+}
+
+/// An address of IPv6 that is the pod's alone, with a server at it: the cluster has none.
+const ADDRESS: &str = "fd00:77::1";
+
+/// TCP and UDP to an address of IPv6, from a network of Docker's that has IPv6: as for what is beside the client in its pod.
+#[test]
+fn o15_ipv6_as_in_the_pod() -> Outcome {
+    let namespace = Namespace::new()?;
+    let command = serde_json::json!(python(DATAGRAMS, &["serve", PORT]));
+    let (image, busybox) = (app::IMAGE, "telepresence-test/busybox:1");
+    let with_ipv6 = format!(
+        "initContainers:
+      - name: address
+        image: {busybox}
+        command: [ip, address, add, {ADDRESS}/64, dev, lo]
+        securityContext: {{capabilities: {{add: [NET_ADMIN]}}}}
+      containers:
+      - {{name: sidecar, image: '{image}', command: {command}}}
+"
+    );
+    namespace.apply(&manifests::target()?.replace("containers:\n", &with_ipv6))?;
+    namespace.rolled_out()?;
+    let sidecar = Caller::of(&namespace, "deploy/yourcode-deployment", "sidecar");
+    let probe = ["probe", ADDRESS, PORT];
+    // The server's port is taken where it runs.
+    let parts = [
+        &probe[..],
+        &["sizes", "several_peers", "many_sockets", "nobody"],
+    ]
+    .concat();
+    let there = eventually("the server", || {
+        let said = programs::run(&sidecar, DATAGRAMS, &parts)?;
+        ensure_line(&said, "sizes: 65488 bytes: True").map(|()| said)
+    })?;
+    for line in [
+        "several_peers: to another port: True",
+        "nobody: at a closed port: ECONNREFUSED",
+        "nobody: in which is: ECONNREFUSED, 3, 1, True",
+    ] {
+        ensure_line(&there, line)?;
+    }
+    let on_network = [&ADMIN[..], &["--network", "kind"]].concat();
+    let client = Client::of(&namespace).docker(&on_network).start(&[])?;
+    let app = App::idle(&client)?;
+    assert_eq!(programs::run(&app, DATAGRAMS, &parts)?, there);
+    let same_port = [&probe[..], &["same_port"]].concat();
+    let said = programs::run(&app, DATAGRAMS, &same_port)?;
+    ensure_line(&said, "same_port: the peer's own port: True")?;
+    assert_eq!(app.connection(ADDRESS, 9000)?, "connected an orderly end");
+    // Nobody has a route there from the pod.
+    assert_eq!(
+        app.connection("fd00:88::1", 9000)?,
+        "connected ConnectionResetError"
+    );
+    client.logged(1, &["[fd00:88::1]:9000", "unreachable"])?;
     Ok(())
 }
 

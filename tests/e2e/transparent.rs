@@ -385,3 +385,46 @@ fn s2_what_transparent_mode_needs_is_named() -> Outcome {
     }
     Ok(())
 }
+
+/// Without IPv6 here, IPv4 is as with it.
+#[test]
+fn o5_o14_without_ipv6() -> Outcome {
+    let namespace = Namespace::new()?.with_things()?.with_target()?;
+    let off = ["--sysctl", "net.ipv6.conf.all.disable_ipv6=1"];
+    let client = Client::of(&namespace)
+        .docker(&[&ADMIN[..], &off].concat())
+        .start(&[])?;
+    let app = App::idle(&client)?;
+    assert_eq!(app.get("http://thing1:7001")?, "thing1");
+    let nameserver =
+        namespace.kubectl("get service -n kube-system kube-dns -o jsonpath={.spec.clusterIP}")?;
+    let query = format!("dig +short +notcp @{nameserver} kubernetes.default.svc.cluster.local");
+    assert!(app.sh(&query)?.parse::<Ipv4Addr>().is_ok());
+    Ok(())
+}
+
+/// Has the kernel know no protocol 12 of netlink (NETLINK_NETFILTER of linux/netlink.h; AF_NETLINK is 16, EPROTONOSUPPORT 93), as if it were built without nftables.
+const WITHOUT_NFTABLES: &str = r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["socket"], "action": "SCMP_ACT_ERRNO",
+"errnoRet": 93, "args": [{"index": 0, "value": 16, "op": "SCMP_CMP_EQ"}, {"index": 2, "value": 12, "op": "SCMP_CMP_EQ"}]}]}"#;
+
+/// It is said what is missing, and how to do without; by itself the client falls back to nothing.
+#[test]
+fn s2_a_kernel_without_nftables() -> Outcome {
+    let namespace = Namespace::new()?.with_things()?.with_target()?;
+    let profile = namespace.home().join("seccomp.json");
+    fs::write(&profile, WITHOUT_NFTABLES)?;
+    let profile = format!("seccomp={}", profile.display());
+    let docker = [&ADMIN[..], &["--security-opt", &profile]].concat();
+    let client = Client::of(&namespace).docker(&docker).launch(&[])?;
+    assert_eq!(client.ended()?, 8);
+    let log = client.logs()?;
+    assert!(
+        log.contains("nftables") && log.contains("--intercept loopback"),
+        "{log}"
+    );
+    let client = Client::of(&namespace)
+        .docker(&docker)
+        .start(&["--intercept", "loopback"])?;
+    assert_eq!(App::idle(&client)?.get("http://thing1:7001")?, "thing1");
+    Ok(())
+}

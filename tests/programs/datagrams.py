@@ -6,8 +6,9 @@ port than it was sent to, and anything else is not answered. It has PORT and the
 """
 import errno, select, socket, sys, threading
 
-LARGEST = 65_507  # what IPv4 leaves
+LARGEST = {socket.AF_INET: 65_507, socket.AF_INET6: 65_488}  # what IPv4 leaves, and IPv6 in a packet of 65,536 bytes (the loopback's)
 SHORT, LONG = 1, 10  # seconds
+RECVERR = {socket.AF_INET: (socket.IPPROTO_IP, 11), socket.AF_INET6: (socket.IPPROTO_IPV6, 25)}
 
 
 def bound(port):
@@ -33,13 +34,13 @@ def serve(port):
     one, other = bound(port), bound(port + 1)
     for pair in (one, other), (other, one):
         threading.Thread(target=attend, args=pair).start()
-    listener = socket.create_server(("", port))
+    listener = socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
     while True:
         listener.accept()[0].close()
 
 
-def plain(family=socket.AF_INET):
-    s = socket.socket(family, socket.SOCK_DGRAM)
+def plain(family=None):
+    s = socket.socket(family or FAMILY, socket.SOCK_DGRAM)
     s.settimeout(LONG)
     return s
 
@@ -48,6 +49,10 @@ def connected(address):
     s = plain()
     s.connect(address)
     return s
+
+
+def is_from(s, address):
+    return s.recvfrom(100)[1][:2] == address
 
 
 def named(action):
@@ -62,12 +67,12 @@ def named(action):
 
 def sizes(address):
     s = connected(address)
-    for size in 1, 2, 512, 1200, 1473, 9000, 32_000, LARGEST:
+    for size in 1, 2, 512, 1200, 1473, 9000, 32_000, LARGEST[FAMILY]:
         data = b"e" + bytes(range(256)) * 256
         s.send(data[:size])
         yield f"{size} bytes: {named(lambda: s.recv(1 << 16) == data[:size])}"
-    yield f"too large: {named(lambda: s.send(bytes(LARGEST + 1)))}"
-    yield f"the peer: {s.getpeername() == address}"
+    yield f"too large: {named(lambda: s.send(bytes(65_536)))}"
+    yield f"the peer: {s.getpeername()[:2] == address}"
 
 
 def several_peers(address):
@@ -77,16 +82,16 @@ def several_peers(address):
         s.sendto(b"p", peer)
         data, whence = s.recvfrom(100)
         ports.add(data)
-        yield f"from the peer: {whence == peer}"
+        yield f"from the peer: {whence[:2] == peer}"
     yield f"ports: {len(ports)}"
     s.sendto(b"o", address)
-    yield f"from another port: {named(lambda: s.recvfrom(100)[1] == other)}"
+    yield f"from another port: {named(lambda: is_from(s, other))}"
     s = plain()
     s.sendto(b"o", address)
     named(lambda: s.recvfrom(100))
     # It has spoken first.
     s.sendto(b"e", other)
-    yield f"to another port: {named(lambda: s.recvfrom(100)[1] == other)}"
+    yield f"to another port: {named(lambda: is_from(s, other))}"
     s = connected(address)
     s.settimeout(SHORT)
     s.send(b"o")
@@ -98,7 +103,7 @@ def same_port(address):
     s = plain()
     s.bind(("", address[1]))
     s.sendto(b"p", address)
-    yield f"the peer's own port: {named(lambda: s.recvfrom(100)[1] == address)}"
+    yield f"the peer's own port: {named(lambda: is_from(s, address))}"
     s.connect(address)
     s.send(b"e")
     yield f"connected: {named(lambda: s.recv(100))}"
@@ -131,12 +136,12 @@ def nobody(address):
     s.sendto(b"e", address)
     yield f"and then: {named(lambda: s.recv(100))}"
     s = plain()
-    s.setsockopt(socket.IPPROTO_IP, 11, 1)  # IP_RECVERR
+    s.setsockopt(*RECVERR[FAMILY], 1)
     s.sendto(b"anybody?", closed)
     yield f"with the queue of errors: {named(lambda: s.recv(100))}"
     queued = named(lambda: s.recvmsg(100, 512, socket.MSG_ERRQUEUE))
     code, origin, kind = int.from_bytes(queued[1][0][2][:4], "little"), *queued[1][0][2][4:6]
-    yield f"in which is: {errno.errorcode[code]}, {origin}, {kind}, {queued[3] == closed}"
+    yield f"in which is: {errno.errorcode[code]}, {origin}, {kind}, {queued[3][:2] == closed}"
     s = connected(address)
     s.settimeout(SHORT)
     s.send(b"silence")
@@ -144,15 +149,19 @@ def nobody(address):
 
 
 def mapped(address):
-    s = plain(socket.AF_INET6)
-    s.sendto(b"e", (f"::ffff:{address[0]}", address[1]))
-    yield f"by a mapped address: {named(lambda: s.recvfrom(100)[1][:2] == (f'::ffff:{address[0]}', address[1]))}"
+    if FAMILY == socket.AF_INET:
+        s, by_mapped = plain(socket.AF_INET6), (f"::ffff:{address[0]}", address[1])
+        s.sendto(b"e", by_mapped)
+        yield f"by a mapped address: {named(lambda: is_from(s, by_mapped))}"
+        with socket.create_connection(by_mapped, LONG) as connection:
+            yield f"and for a connection: {connection.getpeername()[:2] == by_mapped}, {connection.recv(1)}"
 
 
 match sys.argv[1:]:
     case ["serve", port]:
         serve(int(port))
     case ["probe", address, port, *parts]:
+        FAMILY = socket.AF_INET6 if ":" in address else socket.AF_INET
         for part in sizes, several_peers, same_port, many_sockets, nobody, mapped:
             if not parts or part.__name__ in parts:
                 for line in part((address, int(port))):

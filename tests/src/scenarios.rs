@@ -73,6 +73,10 @@ pub const CLAIMED: &[Scenario] = &[
         "Datagrams of any size reach any peer and their answers the right socket; a peer that does not listen is the error that it would be in the pod (transparent mode)",
     ),
     (
+        "O15",
+        "Targets of IPv6 are reached, and those of IPv4 by their mapped addresses (transparent mode)",
+    ),
+    (
         "O16",
         "The cluster's API server is reached (transparent mode)",
     ),
