@@ -80,14 +80,17 @@ fn ensure_line(text: &str, line: &str) -> anyhow::Result<()> {
 /// An address of IPv6 that is the pod's alone, with a server at it: the cluster has none.
 const ADDRESS: &str = "fd00:77::1";
 
-/// TCP and UDP to an address of IPv6, from a network of Docker's that has IPv6: as for what is beside the client in its pod.
+/// TCP and UDP to an address of IPv6: as for what is beside the client in its pod. From a network of Docker's that has IPv6, and from one that has
+/// none: the pod seems to have an address of IPv6, as there is one beside its name.
 #[test]
 fn o15_ipv6_as_in_the_pod() -> Outcome {
     let namespace = Namespace::new()?;
     let command = serde_json::json!(python(DATAGRAMS, &["serve", PORT]));
     let (image, busybox) = (app::IMAGE, "telepresence-test/busybox:1");
     let with_ipv6 = format!(
-        "initContainers:
+        "hostname: six
+      hostAliases: [{{ip: 'fd00:77::2', hostnames: [six]}}]
+      initContainers:
       - name: address
         image: {busybox}
         command: [ip, address, add, {ADDRESS}/64, dev, lo]
@@ -117,20 +120,22 @@ fn o15_ipv6_as_in_the_pod() -> Outcome {
     ] {
         ensure_line(&there, line)?;
     }
-    let on_network = [&ADMIN[..], &["--network", "kind"]].concat();
-    let client = Client::of(&namespace).docker(&on_network).start(&[])?;
-    let app = App::idle(&client)?;
-    assert_eq!(programs::run(&app, DATAGRAMS, &parts)?, there);
     let same_port = [&probe[..], &["same_port"]].concat();
-    let said = programs::run(&app, DATAGRAMS, &same_port)?;
-    ensure_line(&said, "same_port: the peer's own port: True")?;
-    assert_eq!(app.connection(ADDRESS, 9000)?, "connected an orderly end");
-    // Nobody has a route there from the pod.
-    assert_eq!(
-        app.connection("fd00:88::1", 9000)?,
-        "connected ConnectionResetError"
-    );
-    client.logged(1, &["[fd00:88::1]:9000", "unreachable"])?;
+    for network in ["kind", "bridge"] {
+        let on_network = [&ADMIN[..], &["--network", network]].concat();
+        let client = Client::of(&namespace).docker(&on_network).start(&[])?;
+        let app = App::idle(&client)?;
+        assert_eq!(programs::run(&app, DATAGRAMS, &parts)?, there);
+        let said = programs::run(&app, DATAGRAMS, &same_port)?;
+        ensure_line(&said, "same_port: the peer's own port: True")?;
+        assert_eq!(app.connection(ADDRESS, 9000)?, "connected an orderly end");
+        // Nobody has a route there from the pod.
+        assert_eq!(
+            app.connection("fd00:88::1", 9000)?,
+            "connected ConnectionResetError"
+        );
+        client.logged(1, &["[fd00:88::1]:9000", "unreachable"])?;
+    }
     Ok(())
 }
 

@@ -76,7 +76,7 @@ impl Transparent {
         .into_iter()
         .flat_map(|(all, side)| all.iter().map(move |of| Choice { of: *of, side }))
         .collect();
-        let routes = Routes::install(ports.v6.is_some()).await?;
+        let routes = Routes::install(ports.v6.is_some(), has_v6(&facts)).await?;
         let table = Table::install(ports, &choices, local.subnets()).await?;
         let outbound = Arc::new(Outbound::new(pod.clone()));
         let flows = Flows::new(pod).map_err(|error| {
@@ -161,6 +161,12 @@ fn told(facts: &Facts) -> Vec<IpAddr> {
     of_services.chain(hosts::aliases(&facts.hosts.0)).collect()
 }
 
+/// Whether the pod has an address of IPv6: the kubelet writes all that it has into its hosts file, beside its name.
+fn has_v6(facts: &Facts) -> bool {
+    let own = hosts::addresses(&facts.hosts.0, &facts.hostname);
+    own.iter().any(IpAddr::is_ipv6)
+}
+
 /// Where one family's connections and datagrams are handed over.
 struct Listeners {
     tcp: TcpListener,
@@ -202,7 +208,7 @@ mod tests {
         };
         let facts = Facts {
             version: String::new(),
-            hostname: String::new(),
+            hostname: "pod".into(),
             environment: vec![
                 variable("THING1_SERVICE_HOST", "198.18.0.1"),
                 variable("THING1_SERVICE_PORT", "7001"),
@@ -215,7 +221,13 @@ mod tests {
                     .to_vec(),
             ),
         };
+        assert!(!has_v6(&facts), "its name has none");
         let told: Vec<String> = told(&facts).iter().map(IpAddr::to_string).collect();
         assert_eq!(told, ["198.18.0.1", "192.0.2.2", "fd00::2"]);
+        let dual = Facts {
+            hosts: Blob(b"192.0.2.1 pod\nfd00::1 pod\n".to_vec()),
+            ..facts
+        };
+        assert!(has_v6(&dual));
     }
 }

@@ -1,4 +1,5 @@
-//! Routing of what the table marks: to this machine itself, whatever address it is meant for.
+//! Routing of what the table marks: to this machine itself, whatever address it is meant for. And where there is no way out by IPv6 at all, an
+//! address and a route, without which the kernel sends nothing that could be caught.
 //!
 //! Unlike the table, it is not taken away with the client if that is killed. Without the table nothing is marked, and the next
 //! client takes it over.
@@ -6,7 +7,7 @@
 use super::table::MARK;
 use crate::error::Error;
 use nlink::netlink::types::route::{RouteScope, RouteType};
-use nlink::{Connection, Ipv4Route, Ipv6Route, Route, RuleBuilder};
+use nlink::{Connection, Ipv4Route, Ipv6Address, Ipv6Route, Route, RouteMessage, RuleBuilder};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
@@ -14,6 +15,8 @@ use std::time::Duration;
 /// the rule again.
 const TABLE: u32 = 29_797;
 const PRIORITY: u32 = 29_797;
+/// An address for a container without IPv6: made up, as those are that are nobody else's (RFC 4193 3.2).
+const STAND_IN: Ipv6Addr = Ipv6Addr::new(0xfd6b, 0x1f0c, 0x8e5d, 0, 0, 0, 0, 1);
 /// How long the kernel may take to answer, which it does at once.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -21,14 +24,16 @@ const TIMEOUT: Duration = Duration::from_secs(1);
 pub(super) struct Routes {
     connection: Connection<Route>,
     v6: bool,
+    /// Whether this container was given an address and a way out by IPv6.
+    way_out: bool,
 }
 
 impl Routes {
-    /// Puts them in place.
+    /// Puts them in place. `pods` says whether the pod has IPv6.
     ///
     /// # Errors
     /// [`Error::Local`] with what the kernel says.
-    pub(super) async fn install(v6: bool) -> Result<Routes, Error> {
+    pub(super) async fn install(v6: bool, pods: bool) -> Result<Routes, Error> {
         let refused = |error| {
             Error::Local(format!(
                 "the kernel does not route datagrams by their mark: {error}; --intercept loopback does without"
@@ -53,7 +58,36 @@ impl Routes {
                 .await
                 .map_err(refused)?;
         }
-        Ok(Routes { connection, v6 })
+        let mut routes = Routes {
+            connection,
+            v6,
+            way_out: false,
+        };
+        if v6 && pods {
+            // Without, there is no IPv6 for the code, as there was none before.
+            match routes.open_a_way_out().await {
+                Ok(opened) => routes.way_out = opened,
+                Err(error) => tracing::warn!("your code has no IPv6, which the pod has: {error}"),
+            }
+        }
+        Ok(routes)
+    }
+
+    /// Gives this container an address and a way out, if it has none; whether that was so.
+    async fn open_a_way_out(&self) -> Result<bool, nlink::Error> {
+        let leads_out = |route: &RouteMessage| {
+            route.is_ipv6() && route.is_default() && route.route_type() == RouteType::Unicast
+        };
+        if self.connection.get_routes().await?.iter().any(leads_out) {
+            return Ok(false);
+        }
+        let address = Ipv6Address::new("lo", STAND_IN, 128);
+        match self.connection.add_address(address).await {
+            Err(error) if !error.is_already_exists() => return Err(error),
+            _ => {}
+        }
+        self.connection.replace_route(way_out()).await?;
+        Ok(true)
     }
 
     /// Removes them.
@@ -64,6 +98,12 @@ impl Routes {
         told(self.connection.del_route_if_exists(v4_route()).await);
         if self.v6 {
             told(self.connection.del_route_if_exists(v6_route()).await);
+        }
+        if self.way_out {
+            told(self.connection.del_route_if_exists(way_out()).await);
+            let address = STAND_IN.into();
+            let removed = self.connection.del_address_if_exists("lo", address, 128);
+            told(removed.await);
         }
     }
 }
@@ -86,6 +126,11 @@ fn v4_route() -> Ipv4Route {
         .route_type(RouteType::Local)
         .scope(RouteScope::Host)
         .table(TABLE)
+}
+
+/// Nothing goes this way: it is caught before.
+fn way_out() -> Ipv6Route {
+    Ipv6Route::new(Ipv6Addr::UNSPECIFIED, 0).dev("lo")
 }
 
 fn v6_route() -> Ipv6Route {
