@@ -220,10 +220,22 @@ fn i1_i2_datagrams_from_the_cluster() -> Outcome {
     Ok(())
 }
 
+/// A network of the range that is set aside for tests, which neither the cluster nor its cloud has, and an address there.
+const SUBNET: &str = "198.18.192.0/24";
+const AT: &str = "198.18.192.10";
+
 /// Datagrams go on after the link was lost, from the same port of the pod.
 #[test]
 fn o14_datagrams_after_a_lost_link() -> Outcome {
-    let (namespace, client) = connected()?;
+    let namespace = Namespace::new()?.with_things()?.with_target()?;
+    namespace.apply(&peer())?;
+    namespace.ready("pod/peer")?;
+    // Where it has the same address when it comes back: the code's socket has it as its own.
+    let network = Network::with(&namespace.cluster, &["--subnet", SUBNET])?;
+    let at = ["--network", &network.0, "--ip", AT];
+    let client = Client::of(&namespace)
+        .docker(&[&ADMIN[..], &at].concat())
+        .start(&[])?;
     let app = App::idle(&client)?;
     let address = namespace.kubectl("get pod peer -o jsonpath={.status.podIP}")?;
     let script = format!(
@@ -256,16 +268,18 @@ print(port() == before)"
     let waiting = [&["timeout", "60"], &python(&script, &[])[..]].concat();
     let mut waiting = Background::start(app.exec().args(waiting))?;
     waiting.wait_for("the first answer", |line| (line == "begun").then_some(()))?;
-    // The port-forward's end in the node.
-    client.docker(&["network", "disconnect", "bridge"])?;
+    client.docker(&["network", "disconnect", &network.0])?;
     client.logged(1, &["the link was lost"])?;
-    client.docker(&["network", "connect", "bridge"])?;
+    client.docker(&["network", "connect", "--ip", AT, &network.0])?;
     client.logged(1, &["connected again"])?;
     app.sh("touch /tmp/lost")?;
     let same = waiting.wait_for("the next answer", |line| {
         ["True", "False"].contains(&line).then(|| line.to_owned())
     })?;
     assert_eq!(same, "True");
+    // First those that are on the network.
+    drop((waiting, app, client));
+    drop(network);
     Ok(())
 }
 
