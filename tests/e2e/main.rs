@@ -15,6 +15,7 @@ mod mistakes;
 mod names;
 mod options;
 mod outgoing;
+mod programs;
 mod refusals;
 mod security;
 mod start;

@@ -157,12 +157,31 @@ def mapped(address):
             yield f"and for a connection: {connection.getpeername()[:2] == by_mapped}, {connection.recv(1)}"
 
 
+def in_a_row(address):
+    """Of the size that QUIC begins with, never in fragments, and a few on their way at a time."""
+    window, count, size = 16, 2000, 1200
+    s = connected(address)
+    s.setsockopt(socket.IPPROTO_IP, 10, 2)  # IP_MTU_DISCOVER, IP_PMTUDISC_DO
+    pending = set()
+    for number in range(count):
+        data = (b"e%d" % number).ljust(size)
+        s.send(data)
+        pending.add(data)
+        while len(pending) >= (window if number + 1 < count else 1):
+            back = named(lambda: s.recv(1 << 16))
+            if back not in pending:
+                yield f"after {number}: {back}"
+                return
+            pending.remove(back)
+    yield f"{count} of {size} bytes"
+
+
 match sys.argv[1:]:
     case ["serve", port]:
         serve(int(port))
     case ["probe", address, port, *parts]:
         FAMILY = socket.AF_INET6 if ":" in address else socket.AF_INET
-        for part in sizes, several_peers, same_port, many_sockets, nobody, mapped:
+        for part in sizes, several_peers, same_port, many_sockets, in_a_row, nobody, mapped:
             if not parts or part.__name__ in parts:
                 for line in part((address, int(port))):
                     print(f"{part.__name__}: {line}", flush=True)

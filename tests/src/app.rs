@@ -61,23 +61,28 @@ impl App {
 
     /// Runs `command`.
     pub fn start(client: &Client, command: &[&str]) -> Result<App> {
+        App::of(client, IMAGE, command)
+    }
+
+    /// Runs `command` of another image.
+    pub fn of(client: &Client, image: &str, command: &[&str]) -> Result<App> {
         let network = format!("--net=container:{}", client.name);
         let environment = format!("--env-file={}", client.env_file().display());
-        App::run(&client.cluster, &[&network, &environment], command)
+        App::run(&client.cluster, &[&network, &environment], image, command)
     }
 
     /// Runs `command` in a container of its own on a network of Docker's, where it is known by its name.
     pub fn neighbour(cluster: &Arc<Cluster>, network: &str, command: &[&str]) -> Result<App> {
-        App::run(cluster, &["--network", network], command)
+        App::run(cluster, &["--network", network], IMAGE, command)
     }
 
-    fn run(cluster: &Arc<Cluster>, options: &[&str], command: &[&str]) -> Result<App> {
+    fn run(cluster: &Arc<Cluster>, options: &[&str], image: &str, command: &[&str]) -> Result<App> {
         let (cluster, name) = (cluster.clone(), cluster.unique());
         let label = cluster.label();
         run(Command::new("docker")
             .args(["run", "-d", "--init", "--name", &name, "--label", &label])
             .args(options)
-            .arg(IMAGE)
+            .arg(image)
             .args(command))?;
         Ok(App { cluster, name })
     }

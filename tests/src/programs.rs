@@ -1,5 +1,5 @@
 //! Small programs in Python for both ends of connections; what they can do is told in their own files. They run in the image of the
-//! user's code.
+//! user's code, where nothing else is said.
 
 use crate::app::{App, IMAGE};
 use crate::caller::Caller;
@@ -16,6 +16,18 @@ pub const STREAMS: &str = include_str!("../programs/streams.py");
 pub const DATAGRAMS: &str = include_str!("../programs/datagrams.py");
 /// HTTP of many kinds.
 pub const WEB: &str = include_str!("../programs/web.py");
+
+/// HTTP by requests and asyncio, in the image [`PROGRAMS`].
+pub const FETCH: &str = include_str!("../programs/fetch.py");
+/// PostgreSQL by psycopg2, in the image [`PROGRAMS`].
+pub const DATABASE: &str = include_str!("../programs/database.py");
+/// WebSocket and gRPC, in the image [`PROGRAMS`].
+pub const CHATS: &str = include_str!("../programs/chats.py");
+
+/// Has servers and clients of more than HTTP, for pods and joined containers.
+pub const PROGRAMS: &str = "telepresence-test/programs:1";
+/// Has what brings its own resolver or its own sockets, for joined containers.
+pub const RUNTIMES: &str = "telepresence-test/runtimes:1";
 
 /// The command line of a program.
 pub fn python<'a>(program: &'a str, words: &[&'a str]) -> Vec<&'a str> {

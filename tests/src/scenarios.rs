@@ -97,6 +97,10 @@ pub const CLAIMED: &[Scenario] = &[
         "The search list, ndots and the other options of the resolver are the pod's, and so are its host aliases",
     ),
     (
+        "D4",
+        "Every resolver finds the cluster's names: glibc's, musl's, Go's own and those of Java, Node and Python",
+    ),
+    (
         "D6",
         "What surrounds the client's container is reached as before, by Docker's names, too",
     ),
