@@ -121,8 +121,11 @@ fn o15_ipv6_as_in_the_pod() -> Outcome {
         ensure_line(&there, line)?;
     }
     let same_port = [&probe[..], &["same_port"]].concat();
-    for network in ["kind", "bridge"] {
-        let on_network = [&ADMIN[..], &["--network", network]].concat();
+    let without = Client::of(&namespace).docker(&ADMIN).start(&[])?;
+    without.logged(1, &["--sysctl net.ipv6.conf.all.disable_ipv6=0"])?;
+    let on = ["--sysctl", "net.ipv6.conf.all.disable_ipv6=0"];
+    for network in [&["--network", "kind"][..], &on] {
+        let on_network = [&ADMIN[..], network].concat();
         let client = Client::of(&namespace).docker(&on_network).start(&[])?;
         let app = App::idle(&client)?;
         assert_eq!(programs::run(&app, DATAGRAMS, &parts)?, there);

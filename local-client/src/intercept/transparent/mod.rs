@@ -64,6 +64,11 @@ impl Transparent {
             Err(error) if no_ipv6(&error) => None,
             bound => Some(bound.map_err(cannot_listen)?),
         };
+        if v6.is_none() && has_v6(&facts) {
+            tracing::warn!(
+                "the pod has IPv6, which Docker has turned off here: your code has it with --sysctl net.ipv6.conf.all.disable_ipv6=0"
+            );
+        }
         let v6_ports = v6.as_ref().map(Listeners::ports).transpose();
         let ports = Ports {
             v4: v4.ports().map_err(cannot_listen)?,
