@@ -7,6 +7,7 @@ mod crowds;
 mod datagrams;
 mod deploy;
 mod differences;
+mod differential;
 mod environment;
 mod incoming;
 mod link;

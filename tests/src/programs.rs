@@ -14,6 +14,8 @@ use anyhow::{Result, ensure};
 pub const STREAMS: &str = include_str!("../programs/streams.py");
 /// Datagrams: `serve` in a pod, `probe` wherever they shall come from.
 pub const DATAGRAMS: &str = include_str!("../programs/datagrams.py");
+/// All that a program can find out about its network: `serve` in pods, `probe` wherever it is to be found out.
+pub const DIFFERENTIAL: &str = include_str!("../programs/differential.py");
 /// HTTP of many kinds.
 pub const WEB: &str = include_str!("../programs/web.py");
 

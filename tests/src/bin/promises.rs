@@ -108,19 +108,20 @@ fn mistakes(tests: &[Test]) -> Vec<String> {
     untested.chain(nameless).collect()
 }
 
-/// The rows of the reference's table of differences that do not name a test, or one that did not run. The names stand in its last
+/// The rows of the reference's tables of differences that do not name a test, or one that did not run. The names stand in their last
 /// column, as in the promises.
 fn unshown(reference: &str, tests: &[Test]) -> Result<Vec<String>> {
+    const HEAD: &str = "|---|---|---|\n";
     let (_, section) = reference
         .split_once(DIFFERENCES)
         .with_context(|| format!("the reference has no {DIFFERENCES:?}"))?;
     let (section, _) = section.split_once("\n## ").unwrap_or((section, ""));
-    let (_, rows) = section
-        .split_once("|---|---|---|\n")
-        .with_context(|| format!("{DIFFERENCES:?} has no table of three columns"))?;
-    let mistakes = rows
-        .lines()
-        .take_while(|line| line.starts_with('|'))
+    if !section.contains(HEAD) {
+        bail!("{DIFFERENCES:?} has no table of three columns");
+    }
+    let tables = section.split(HEAD).skip(1);
+    let mistakes = tables
+        .flat_map(|table| table.lines().take_while(|line| line.starts_with('|')))
         .flat_map(|row| {
             let row = row.trim_matches(['|', ' ']);
             let (what, names) = row.rsplit_once(" | ").unwrap_or((row, ""));
@@ -191,6 +192,9 @@ mod unit {
             1
         );
         assert_eq!(mistakes("| it | is so |  |\n| it | is so |"), 2);
+        let second = "| it | is so | `nameless` |\n\nMore:\n\n| | | shown by |\n|---|---|---|\n";
+        assert_eq!(mistakes(&format!("{second}| it | is so | `nameless` |")), 0);
+        assert_eq!(mistakes(&format!("{second}| it | is so | `gone` |")), 1);
         assert!(unshown("# Reference\n", &tests).is_err());
     }
 }

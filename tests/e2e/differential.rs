@@ -1,0 +1,598 @@
+//! One program in the target's pod and in a joined container (transparent mode): what it finds out of names, addresses, connections and
+//! datagrams is the same, but for what `docs/reference.md` lists ("What your program sees").
+
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use tests::app::{App, IMAGE};
+use tests::caller::Caller;
+use tests::client::Client;
+use tests::command::eventually;
+use tests::manifests::{self, repository};
+use tests::namespace::Namespace;
+use tests::outcome::Outcome;
+use tests::programs::{self, DIFFERENTIAL};
+
+/// This test, as the reference names it.
+const TEST: &str = "differential::w1_a_program_finds_out_the_same_as_in_the_pod";
+
+/// How many cases there are. A case that is lost would not be missed otherwise, as it is lost on both sides.
+const CASES: usize = 2142;
+
+/// What some cases come to in the pod: two reports that are broken in the same way would be the same.
+const SANE: &[(&str, &str)] = &[
+    ("getaddrinfo UNSPEC 'peer'", "<peer>"),
+    (
+        "getaddrinfo UNSPEC CANONNAME 'renamed'",
+        "canonical peer.NS.svc.cluster.local; <peer>",
+    ),
+    ("getaddrinfo UNSPEC 'headless'", "<peer-0>, <peer-1>"),
+    ("getaddrinfo INET 'crowd'", "100 of them"),
+    ("getaddrinfo UNSPEC 'external'", "<cloud>"),
+    ("getaddrinfo UNSPEC 'ALIAS.of.the.pod'", "<peer>"),
+    ("getaddrinfo INET6 'peer'", "EAI_NODATA"),
+    ("getaddrinfo UNSPEC 'nowhere'", "EAI_NONAME"),
+    (
+        "gethostbyaddr <kubernetes>",
+        "kubernetes.default.svc.cluster.local; <kubernetes>",
+    ),
+    (
+        "dig _ask._tcp.peer.NS.svc.cluster.local. SRV",
+        "QUERY NOERROR; qr aa rd; EDNS: version: 0, flags:; udp: 1232; \
+         answer: _ask._tcp.peer.NS.svc.cluster.local. IN SRV 0 100 9001 peer.NS.svc.cluster.local.; \
+         additional: peer.NS.svc.cluster.local. IN A <peer>",
+    ),
+    (
+        "dig nowhere.NS.svc.cluster.local. A",
+        "QUERY NXDOMAIN; qr aa rd; EDNS: version: 0, flags:; udp: 1232; \
+         authority: cluster.local. IN SOA ns.dns.cluster.local. hostmaster.cluster.local.",
+    ),
+    (
+        "tcp ask create_connection 'peer'",
+        "<peer> 9001 peer-0 hello",
+    ),
+    (
+        "tcp ask mapped '<peer-1>'",
+        "::ffff:<peer-1> 9001 peer-1 hello",
+    ),
+    (
+        "tcp ask non_blocking 'headless'",
+        "one of them 9001 one of them hello; connecting again: [0, 'EISCONN']",
+    ),
+    ("tcp ask fast_open 'alias'", "<peer> 9001 peer-0 fast hello"),
+    (
+        "tcp sidecar blocking '127.0.0.1'",
+        "127.0.0.1 9001 POD hello",
+    ),
+    (
+        "tcp fails in the cluster, blocking, a closed port of a pod",
+        "ECONNREFUSED",
+    ),
+    (
+        "tcp fails in the cluster, blocking, a Service without endpoints",
+        "ECONNREFUSED",
+    ),
+    (
+        "tcp fails in the cluster, blocking, no pod's address",
+        "EHOSTUNREACH",
+    ),
+    ("tcp fails here, connect_ex, fd00::1", "ENETUNREACH"),
+    ("tcp greeted 'peer'", "220 peer-0; hello; '', end"),
+    ("tcp bulk 'peer'", "4194304 bytes 2b078110, the same: True"),
+    ("tcp many 'peer'", "peer-0 its own number"),
+    ("tcp in turns 'peer'", "[4, 3, 2, 1, 0]"),
+    (
+        "tcp half-closed after 100000 bytes 'peer'",
+        "'100000 bytes d69e6898', end; sending then: EPIPE",
+    ),
+    (
+        "tcp reset 'peer'",
+        "ECONNRESET; sending: EPIPE; peer: ENOTCONN",
+    ),
+    ("tcp answered, then reset '<peer-0>'", "all answers: True"),
+    ("tcp sent, then reset '<peer-0>'", "all bytes: True"),
+    ("tcp after_servers_end 'peer'", "1000 bytes, end; '', end"),
+    ("tcp aborted 'peer'", "0 bytes, ECONNRESET; noted"),
+    ("tcp from which address '<peer-0>'", "the pod's: True"),
+    (
+        "tcp two connections from one port",
+        "peer-0 hello; peer-1 hello",
+    ),
+    ("tcp startup of the database 'external'", "<cloud> b'N'"),
+    (
+        "tcp TLS of the API server 'kubernetes.default'",
+        "TLSv1.3 HTTP/1.0 200 OK",
+    ),
+    ("udp udp_connected 'peer'", "<peer> b'hello'"),
+    ("udp 65507 bytes '<peer-0>'", "back: True"),
+    ("udp silent to_one 'peer'", "nothing"),
+    (
+        "udp fails in the cluster, to_one, a closed port of a pod",
+        "ECONNREFUSED",
+    ),
+    ("environment PEER_SERVICE_HOST", "<peer>"),
+];
+
+/// What cases come to in the pod, and what they come to here instead.
+struct Difference {
+    /// A row of the reference; none for what is not meant to be.
+    row: &'static str,
+    /// Those that come to `pod` in the pod; a `*` in either stands for anything.
+    cases: &'static str,
+    pod: &'static str,
+    here: &'static str,
+}
+
+const fn differ(
+    row: &'static str,
+    cases: &'static str,
+    pod: &'static str,
+    here: &'static str,
+) -> Difference {
+    Difference {
+        row,
+        cases,
+        pod,
+        here,
+    }
+}
+
+const CONNECTION: &str = "A connection";
+const SOURCE: &str = "The source port";
+const OWN: &str = "The own address";
+const LOOPBACK: &str = "`127.0.0.1`";
+const IPV6: &str = "IPv6";
+const NAME: &str = "The host name";
+const ICMP: &str = "ICMP";
+const URGENT: &str = "Urgent data (MSG_OOB)";
+const NO_QUERY: &str = "A DNS message that is no query";
+
+const DIFFERENCES: &[Difference] = &[
+    differ(
+        CONNECTION,
+        "tcp fails in the cluster, *",
+        "ECONNREFUSED",
+        "ECONNRESET",
+    ),
+    differ(
+        CONNECTION,
+        "tcp fails in the cluster, *",
+        "EHOSTUNREACH",
+        "ECONNRESET",
+    ),
+    differ(
+        CONNECTION,
+        "tcp not answered *",
+        "does not stand; nothing",
+        "stands; ECONNRESET",
+    ),
+    differ(
+        SOURCE,
+        "* from which port *",
+        "the same: True",
+        "the same: False",
+    ),
+    differ(OWN, "tcp from <pod>", "peer-0 hello", "EADDRNOTAVAIL"),
+    differ(
+        LOOPBACK,
+        "resolv.conf nameserver",
+        "nameserver <kube-dns>",
+        "nameserver 127.0.0.1",
+    ),
+    differ(LOOPBACK, "tcp 127.0.0.1 53", "ECONNREFUSED", "connected"),
+    differ(LOOPBACK, "tcp 127.0.0.1 1080", "ECONNREFUSED", "connected"),
+    differ(LOOPBACK, "tcp 127.0.0.1 8022", "connected", "ECONNREFUSED"),
+    differ(
+        LOOPBACK,
+        "tcp sidecar * '127.0.0.1'",
+        "*127.0.0.1 9001 POD *",
+        "ECONNREFUSED",
+    ),
+    differ(
+        LOOPBACK,
+        "udp sidecar '127.0.0.1'",
+        "127.0.0.1 b'hello'",
+        "ECONNREFUSED",
+    ),
+    differ(
+        IPV6,
+        "getaddrinfo INET6 ADDRCONFIG *",
+        "EAI_NODATA",
+        "EAI_NONAME",
+    ),
+    differ(IPV6, "getaddrinfo INET6 ADDRCONFIG *", "::1", "EAI_NONAME"),
+    differ(
+        IPV6,
+        "getaddrinfo UNSPEC ADDRCONFIG *",
+        "127.0.0.1, ::1",
+        "127.0.0.1",
+    ),
+    differ(
+        IPV6,
+        "getaddrinfo UNSPEC ADDRCONFIG 'dangling'",
+        "EAI_NONAME",
+        "EAI_NODATA",
+    ),
+    differ(
+        IPV6,
+        "* fails here, *, ::1",
+        "ECONNREFUSED",
+        "EADDRNOTAVAIL",
+    ),
+    differ(
+        IPV6,
+        "* fails here, *, fd00::1",
+        "ENETUNREACH",
+        "EADDRNOTAVAIL",
+    ),
+    differ(
+        IPV6,
+        "udp fails here, with_errors, ::1",
+        "nothing",
+        "EADDRNOTAVAIL",
+    ),
+    differ(
+        IPV6,
+        "tcp fails here, create_connection, localhost",
+        "ECONNREFUSED",
+        "EADDRNOTAVAIL",
+    ),
+    differ(NAME, "host name, the target's pod's", "True", "False"),
+    differ(
+        NAME,
+        "gethostbyaddr <pod>",
+        "POD; <pod>",
+        "<pod>.yourcode-service.NS.svc.cluster.local; <pod>",
+    ),
+    differ(
+        NAME,
+        "getnameinfo <pod>",
+        "POD http",
+        "<pod>.yourcode-service.NS.svc.cluster.local http",
+    ),
+    differ(ICMP, "ping '<peer-0>'", "answered: True", "answered: False"),
+    differ(
+        ICMP,
+        "ping 'peer-0.headless'",
+        "answered: True",
+        "answered: False",
+    ),
+    differ(
+        URGENT,
+        "tcp urgent *",
+        "'before ! after', end",
+        "'before  after', end",
+    ),
+    differ(
+        NO_QUERY,
+        "dig +opcode=status *",
+        "STATUS NOTIMP; qr rd ad",
+        "STATUS NOTIMP; qr rd",
+    ),
+    differ(
+        NO_QUERY,
+        "dig +opcode=update *",
+        "UPDATE NOTIMP; qr rd ad",
+        "UPDATE NOTIMP; qr rd",
+    ),
+    differ(
+        NO_QUERY,
+        "dig +opcode=notify *",
+        "NOTIFY *",
+        "NOTIFY NOTIMP; qr rd",
+    ),
+    differ(
+        NO_QUERY,
+        "dig +header-only *",
+        "QUERY FORMERR; qr rd ad",
+        "QUERY FORMERR; qr rd",
+    ),
+];
+
+/// What is not meant to differ, and does: an entry goes with its cause.
+const DEFECTS: &[Difference] = &[
+    differ(
+        "",
+        "tcp answered, then reset *",
+        "all answers: True",
+        "all answers: False",
+    ),
+    differ(
+        "",
+        "tcp sent, then reset *",
+        "all bytes: True",
+        "all bytes: False",
+    ),
+    differ(
+        "",
+        "tcp ended, then reset *",
+        "an answer; '', end; noticed: True",
+        "an answer; '', end; noticed: False",
+    ),
+    differ(
+        "",
+        "tcp closed, and written to 1 times *",
+        "'', end; sending: 1; noticed; in the end: EPIPE",
+        "'', end; sending: 1; in the end: 1",
+    ),
+    differ(
+        "",
+        "dig +ignore crowd.*",
+        "QUERY NOERROR; qr aa tc rd; EDNS: version: 0, flags:; udp: 1232; answer: * of them",
+        "QUERY NOERROR; qr tc rd ra; EDNS: version: 0, flags:; udp: 512",
+    ),
+    differ(
+        "",
+        "dig +ignore +noedns crowd.*",
+        "QUERY NOERROR; qr aa tc rd; answer: * of them",
+        "QUERY NOERROR; qr tc rd ra",
+    ),
+];
+
+/// Peers of all kinds; NAMESPACE, PROGRAM (a ConfigMap's data), PORTS and CROWD (endpoints) are put in.
+const PEERS: &str = "
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: programs}
+data: PROGRAM
+---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: peer}
+spec:
+  serviceName: headless
+  replicas: 2
+  podManagementPolicy: Parallel
+  selector: {matchLabels: {name: peer}}
+  template:
+    metadata: {labels: {name: peer}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers:
+      - name: peer
+        image: telepresence-test/yourcode:1
+        command: [python3, /programs/differential.py, serve]
+        volumeMounts: [{name: programs, mountPath: /programs}]
+        readinessProbe: {tcpSocket: {port: 9000}, periodSeconds: 1}
+      volumes: [{name: programs, configMap: {name: programs}}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: peer}
+spec:
+  # One of them, as some cases are of several connections.
+  selector: {statefulset.kubernetes.io/pod-name: peer-0}
+  ports: PORTS
+---
+apiVersion: v1
+kind: Service
+metadata: {name: headless}
+spec: {clusterIP: None, selector: {name: peer}, ports: [{name: ask, port: 9001}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: empty}
+spec:
+  selector: {name: nobody}
+  ports: [{name: ask, port: 9001}, {name: echo, port: 9001, protocol: UDP}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: hollow}
+spec: {clusterIP: None, selector: {name: nobody}, ports: [{name: ask, port: 9001}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: renamed}
+spec: {type: ExternalName, externalName: peer.NAMESPACE.svc.cluster.local}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: external}
+spec: {type: ExternalName, externalName: somewhere.someplace.cloud.example.com}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: dangling}
+spec: {type: ExternalName, externalName: nowhere.example.com}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: crowd}
+spec: {clusterIP: None, ports: [{port: 80}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: crowd, labels: {kubernetes.io/service-name: crowd}}
+addressType: IPv4
+endpoints: CROWD
+ports: [{port: 80}]
+";
+
+fn peers(namespace: &Namespace) -> String {
+    let tcp = (9001..=9016).map(|port| match port {
+        9001 => json!({"name": "ask", "port": port}),
+        _ => json!({"name": format!("at-{port}"), "port": port}),
+    });
+    // Nobody listens at the last one.
+    let udp = [9001, 9013, 9016, 9020]
+        .map(|port| json!({"name": format!("udp-at-{port}"), "port": port, "protocol": "UDP"}));
+    let closed = json!({"name": "closed", "port": 9020});
+    let ports: Vec<_> = tcp.chain([closed]).chain(udp).collect();
+    let crowd: Vec<_> = (1..=100)
+        .map(|last| json!({"addresses": [format!("192.0.2.{last}")]}))
+        .collect();
+    PEERS
+        .replace("NAMESPACE", &namespace.name)
+        .replace("PORTS", &json!(ports).to_string())
+        .replace("CROWD", &json!(crowd).to_string())
+        .replace(
+            "PROGRAM",
+            &json!({"differential.py": DIFFERENTIAL}).to_string(),
+        )
+}
+
+/// The README's target with an alias for `peer`, and a container beside the proxy: it has the pod's network, and is a server itself.
+fn target(peer: &str) -> Result<String> {
+    let sidecar = format!(
+        "      hostAliases: [{{ip: {peer}, hostnames: [alias.of.the.pod, alias]}}]
+      volumes: [{{name: programs, configMap: {{name: programs}}}}]
+      containers:
+      - name: sidecar
+        image: {IMAGE}
+        command: [python3, /programs/differential.py, serve]
+        volumeMounts: [{{name: programs, mountPath: /programs}}]
+        readinessProbe: {{tcpSocket: {{port: 9000}}, periodSeconds: 1}}
+"
+    );
+    let target = manifests::target()?;
+    let containers = "      containers:\n";
+    ensure!(target.matches(containers).count() == 1, "{target}");
+    Ok(target.replace(containers, &sidecar))
+}
+
+/// What `differential.py` has to know.
+fn facts(namespace: &Namespace) -> Result<String> {
+    let service = |line: &str| {
+        let line = format!("get service {line} -o jsonpath={{.spec.clusterIP}}");
+        namespace.kubectl(&line)
+    };
+    let pod =
+        |name: &str| namespace.kubectl(&format!("get pod {name} -o jsonpath={{.status.podIP}}"));
+    let target = namespace.target_pod()?;
+    let name = target.pointer("/metadata/name").context("a name")?;
+    let facts = json!({
+        "namespace": namespace.name,
+        "pod": name,
+        "addresses": {
+            "peer": service("peer")?,
+            "empty": service("empty")?,
+            "peer-0": pod("peer-0")?,
+            "peer-1": pod("peer-1")?,
+            "pod": namespace.target_address()?,
+            "kubernetes": service("-n default kubernetes")?,
+            "kube-dns": service("-n kube-system kube-dns")?,
+            "cloud": "198.18.0.10",
+        },
+    });
+    Ok(facts.to_string())
+}
+
+/// The cases and what they come to.
+type Report<'a> = Vec<(&'a str, &'a str)>;
+
+fn report(text: &str) -> Result<Report<'_>> {
+    let cases = text.lines().map(|line| line.split_once(": "));
+    cases.collect::<Option<_>>().context("CASE: OUTCOME")
+}
+
+/// Whether the pod's report has what it must have.
+fn sanity(there: &Report<'_>) -> Result<()> {
+    let missing: Vec<_> = SANE.iter().filter(|line| !there.contains(line)).collect();
+    let cases: BTreeSet<_> = missing.iter().map(|(case, _)| case).collect();
+    let instead: Vec<_> = there
+        .iter()
+        .filter(|(case, _)| cases.contains(case))
+        .collect();
+    ensure!(missing.is_empty(), "not {missing:?} but {instead:?}");
+    Ok(())
+}
+
+/// Whether `text` is `pattern`, in which a `*` stands for anything.
+fn matches(pattern: &str, text: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == text,
+        Some((start, rest)) => text.strip_prefix(start).is_some_and(|text| {
+            (0..=text.len())
+                .filter_map(|at| text.get(at..))
+                .any(|text| matches(rest, text))
+        }),
+    }
+}
+
+/// All that is not as it should be. What the pod says is right: here it must be the same, or differ as it is listed, no more and no less.
+fn mistakes(there: &Report<'_>, here: &Report<'_>, listed: &[&Difference]) -> Vec<String> {
+    let mut mistakes = vec![];
+    let mut met = vec![false; listed.len()];
+    let mut others: BTreeMap<_, _> = here.iter().copied().collect();
+    for (case, pod) in there {
+        let mut expected = *pod;
+        for (difference, met) in listed.iter().zip(&mut met) {
+            if matches(difference.cases, case) && matches(difference.pod, pod) {
+                expected = difference.here;
+                *met = true;
+            }
+        }
+        match others.remove(case) {
+            Some(outcome) if outcome == expected => {}
+            outcome => mistakes.push(format!(
+                "{case}:\n    in the pod {pod}\n    here       {}\n    expected   {expected}",
+                outcome.unwrap_or("it is missing")
+            )),
+        }
+    }
+    let more = others
+        .keys()
+        .map(|case| format!("{case}: it is not in the pod's report"));
+    let unmet = listed.iter().zip(met).filter(|(_, met)| !met);
+    let unmet = unmet.map(|(difference, _)| {
+        let Difference { cases, pod, .. } = difference;
+        format!("listed, but no case is like that: {cases}: {pod}")
+    });
+    mistakes.extend(more.chain(unmet));
+    mistakes
+}
+
+/// The rows of the reference that name this test.
+fn rows() -> Result<BTreeSet<String>> {
+    let reference = fs::read_to_string(repository().join("docs/reference.md"))?;
+    let rows = reference
+        .lines()
+        .filter(|line| line.starts_with('|') && line.contains(TEST));
+    let firsts = rows.filter_map(|row| Some(row.split('|').nth(1)?.trim().to_owned()));
+    Ok(firsts.collect())
+}
+
+#[test]
+fn w1_a_program_finds_out_the_same_as_in_the_pod() -> Outcome {
+    let listed: BTreeSet<_> = DIFFERENCES.iter().map(|d| d.row.to_owned()).collect();
+    assert_eq!(rows()?, listed, "rows of the reference");
+
+    let namespace = Namespace::new()?;
+    namespace.apply(&(peers(&namespace) + "---\n" + &manifests::service()?))?;
+    namespace.kubectl("rollout status statefulset/peer --timeout=90s")?;
+    // It is told of Services that are there when it starts.
+    let peer = namespace.kubectl("get service peer -o jsonpath={.spec.clusterIP}")?;
+    namespace.apply(&target(&peer)?)?;
+    namespace.rolled_out()?;
+    let pod = Caller::of(&namespace, "deploy/yourcode-deployment", "sidecar");
+    let facts = facts(&namespace)?;
+
+    // Names and Services are there some time after they were made.
+    let sane = SANE.iter().map(|(case, _)| *case);
+    let words: Vec<_> = ["probe", &facts].into_iter().chain(sane).collect();
+    eventually("what is there in the cluster", || {
+        sanity(&report(&programs::run(&pod, DIFFERENTIAL, &words)?)?)
+    })?;
+
+    let client = Client::of(&namespace)
+        .docker(&["--cap-add", "NET_ADMIN"])
+        .start(&[])?;
+    let app = App::idle(&client)?;
+    let probe = ["probe", &facts];
+    let there = programs::run(&pod, DIFFERENTIAL, &probe)?;
+    let here = programs::run(&app, DIFFERENTIAL, &probe)?;
+    let (there, here) = (report(&there)?, report(&here)?);
+    assert_eq!(there.len(), CASES, "cases");
+    sanity(&there)?;
+    let listed: Vec<_> = DIFFERENCES.iter().chain(DEFECTS).collect();
+    let mistakes = mistakes(&there, &here, &listed);
+    assert!(
+        mistakes.is_empty(),
+        "{} differ:\n{}",
+        mistakes.len(),
+        mistakes.join("\n")
+    );
+    Ok(())
+}
