@@ -294,30 +294,6 @@ const DIFFERENCES: &[Difference] = &[
 const DEFECTS: &[Difference] = &[
     differ(
         "",
-        "tcp answered, then reset *",
-        "all answers: True",
-        "all answers: False",
-    ),
-    differ(
-        "",
-        "tcp sent, then reset *",
-        "all bytes: True",
-        "all bytes: False",
-    ),
-    differ(
-        "",
-        "tcp ended, then reset *",
-        "an answer; '', end; noticed: True",
-        "an answer; '', end; noticed: False",
-    ),
-    differ(
-        "",
-        "tcp closed, and written to 1 times *",
-        "'', end; sending: 1; noticed; in the end: EPIPE",
-        "'', end; sending: 1; in the end: 1",
-    ),
-    differ(
-        "",
         "dig +ignore crowd.*",
         "QUERY NOERROR; qr aa tc rd; EDNS: version: 0, flags:; udp: 1232; answer: * of them",
         "QUERY NOERROR; qr tc rd ra; EDNS: version: 0, flags:; udp: 512",

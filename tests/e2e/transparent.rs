@@ -386,6 +386,21 @@ fn s2_what_transparent_mode_needs_is_named() -> Outcome {
     Ok(())
 }
 
+/// What is handed over comes by the loopback interface, which such a socket does not hear.
+#[test]
+fn w1_a_socket_bound_to_a_device() -> Outcome {
+    let (_namespace, client, app) = connected()?;
+    let address = client.docker(&["inspect", "-f", "{{.NetworkSettings.IPAddress}}"])?;
+    let fetch = |interface: &str| {
+        app.try_sh(&format!(
+            "curl -sS --fail --max-time 5 --interface {interface} http://thing1:7001"
+        ))
+    };
+    assert_eq!(fetch("eth0")?.status.code(), Some(28), "it times out");
+    assert_eq!(fetch(address.trim())?.stdout, b"thing1\n");
+    Ok(())
+}
+
 /// Without IPv6 here, IPv4 is as with it.
 #[test]
 fn o5_o14_without_ipv6() -> Outcome {

@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 /// Bytes read from a socket at once. 8 KiB costs 30 % of the throughput, more than this gains nothing.
 const CHUNK: usize = 32 << 10;
@@ -46,23 +47,42 @@ pub fn reset(tcp: &TcpStream) {
     let _ = SockRef::from(tcp).set_linger(Some(Duration::ZERO));
 }
 
-/// Copies both ways until both directions have ended or one side is reset, which resets the other, whatever it is doing.
+/// Copies both ways until both directions have ended or one side is reset, which resets the other, whatever it is doing. What a side
+/// said before it was reset is told first.
 ///
 /// # Errors
 /// [`Reset`] if it did not end in order.
 pub async fn splice(mut tcp: TcpStream, mut stream: Stream) -> Result<Copied, Reset> {
     let mut copied = Copied::default();
     // Borrowed halves: dropping an owned write half sends a FIN, which would hide a reset.
-    let (read_half, write_half) = tcp.split();
+    let (mut read_half, write_half) = tcp.split();
     let (all_sent, sent) = oneshot::channel();
+    let (all_received, received) = oneshot::channel();
+    let broken = CancellationToken::new();
     let sending = async {
-        send(read_half, stream.writer.as_mut(), &mut copied.sent).await?;
+        let writer = stream.writer.as_mut();
+        send(&mut read_half, writer, &mut copied.sent, &broken).await?;
         // The receiving direction may have failed already.
         let _ = all_sent.send(());
-        Ok(())
+        // After its last word a peer can still be reset.
+        tokio::select! {
+            biased;
+            _ = received => Ok(()),
+            () = is_reset(&read_half) => Err(Reset),
+        }
     };
     let receiving = async {
-        receive(stream.reader.as_mut(), write_half, &mut copied.received).await?;
+        match receive(stream.reader.as_mut(), write_half, &mut copied.received).await {
+            Ok(()) => {}
+            Err(Broken::Stream) => return Err(Reset),
+            // What it has said before is still to be read.
+            Err(Broken::Socket) => {
+                broken.cancel();
+                let _ = sent.await;
+                return Err(Reset);
+            }
+        }
+        let _ = all_received.send(());
         // Bytes for a peer that has gone after its last word would be sent for ever.
         tokio::select! {
             biased;
@@ -78,19 +98,33 @@ pub async fn splice(mut tcp: TcpStream, mut stream: Stream) -> Result<Copied, Re
     outcome.map(|_| copied)
 }
 
-async fn send(from: ReadHalf<'_>, to: &mut dyn Writer, count: &mut u64) -> Result<(), Reset> {
-    let mut from = from;
+/// Which side failed.
+enum Broken {
+    Socket,
+    Stream,
+}
+
+async fn send(
+    from: &mut ReadHalf<'_>,
+    to: &mut dyn Writer,
+    count: &mut u64,
+    broken: &CancellationToken,
+) -> Result<(), Reset> {
     let mut buffer = BytesMut::new();
     loop {
         buffer.reserve(CHUNK);
         match from.read_buf(&mut buffer).await {
+            // The kernel tells of a reset once: whoever writes may have heard of it.
+            Ok(0) if broken.is_cancelled() => return Err(Reset),
             Ok(0) => return to.finish().await,
             Ok(n) => {
                 // Small pieces are copied further on: the buffer is used again then.
                 let bytes = buffer.split().freeze();
                 tokio::select! {
+                    biased;
                     written = to.write(bytes) => written?,
-                    () = is_reset(&from) => return Err(Reset),
+                    () = is_reset(from) => return Err(Reset),
+                    () = broken.cancelled() => return Err(Reset),
                 }
                 *count += n as u64;
             }
@@ -114,11 +148,12 @@ async fn receive(
     from: &mut dyn Reader,
     mut to: WriteHalf<'_>,
     count: &mut u64,
-) -> Result<(), Reset> {
-    while let Some(bytes) = from.read().await? {
+) -> Result<(), Broken> {
+    while let Some(bytes) = from.read().await.map_err(|Reset| Broken::Stream)? {
         tokio::select! {
-            written = to.write_all(&bytes) => written.map_err(|_| Reset)?,
-            () = from.lost() => return Err(Reset),
+            biased;
+            written = to.write_all(&bytes) => written.map_err(|_| Broken::Socket)?,
+            () = from.lost() => return Err(Broken::Stream),
         }
         *count += bytes.len() as u64;
     }
@@ -200,6 +235,64 @@ mod tests {
         reset(&app);
         drop(app);
         assert_eq!(read_to_end(&mut *far.reader).await, Err(Reset));
+        assert_eq!(task.await.unwrap(), Err(Reset));
+    }
+
+    /// How often: what is known at the same time must not be a matter of luck.
+    const TIMES: usize = 50;
+
+    #[tokio::test]
+    async fn what_a_socket_said_before_its_reset_is_told() {
+        for _ in 0..TIMES {
+            let (mut app, mut far, task) = spliced().await;
+            app.write_all(&[7; 1000]).await.unwrap();
+            reset(&app);
+            drop(app);
+            let said = far.reader.read().await.unwrap().unwrap();
+            assert_eq!(said.len(), 1000);
+            assert_eq!(far.reader.read().await, Err(Reset));
+            assert_eq!(task.await.unwrap(), Err(Reset));
+        }
+    }
+
+    /// As a server does that answers a request which it does not read to its end.
+    #[tokio::test]
+    async fn what_a_socket_said_while_more_was_sent_to_it_is_told() {
+        for _ in 0..TIMES {
+            let (mut app, mut far, task) = spliced().await;
+            far.writer.write("request".into()).await.unwrap();
+            app.readable().await.unwrap();
+            app.write_all(b"answer").await.unwrap();
+            drop(app);
+            // It may find that nobody reads, or not even that.
+            let _ = far.writer.write("more".into()).await;
+            assert_eq!(far.reader.read().await.unwrap().unwrap(), "answer");
+            assert_eq!(far.reader.read().await, Err(Reset));
+            assert_eq!(task.await.unwrap(), Err(Reset));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_stream_said_before_its_reset_is_told() {
+        for _ in 0..TIMES {
+            let (mut app, mut far, task) = spliced().await;
+            far.writer.write(vec![7; 1000].into()).await.unwrap();
+            far.writer.reset().await;
+            assert_eq!(task.await.unwrap(), Err(Reset));
+            app.read_exact(&mut [0; 1000]).await.unwrap();
+            let error = app.read_u8().await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_is_reset_after_its_last_word_resets_the_stream() {
+        let (mut app, mut far, task) = spliced().await;
+        app.write_all(b"last").await.unwrap();
+        app.shutdown().await.unwrap();
+        assert_eq!(read_to_end(&mut *far.reader).await.unwrap(), b"last");
+        reset(&app);
+        drop(app);
         assert_eq!(task.await.unwrap(), Err(Reset));
     }
 
