@@ -95,7 +95,7 @@ fn s1_every_option_by_its_twin_in_the_environment() -> Outcome {
 
 /// A container beside the target, which listens for whoever is in the pod.
 #[test]
-fn a_sidecar_is_reached_on_loopback() -> Outcome {
+fn w1_a_sidecar_is_reached_on_loopback() -> Outcome {
     let namespace = Namespace::new()?;
     let command = serde_json::json!(python(DATAGRAMS, &["serve", "7000"]));
     let sidecar = format!("{{name: sidecar, image: '{IMAGE}', command: {command}}}");
