@@ -4,7 +4,7 @@ use anyhow::ensure;
 use std::process::Command;
 use tests::app::{self, App};
 use tests::caller::Caller;
-use tests::client::Client;
+use tests::client::{ADMIN, Client};
 use tests::command::{Background, eventually, run};
 use tests::docker::Network;
 use tests::manifests;
@@ -13,7 +13,6 @@ use tests::outcome::Outcome;
 use tests::programs::{self, DATAGRAMS, python};
 use tests::shell::Shell;
 
-const ADMIN: [&str; 2] = ["--cap-add", "NET_ADMIN"];
 const PORT: &str = "9000";
 
 /// The peer, a pod, and its Service of the same ports.
@@ -156,19 +155,7 @@ fn o14_from_any_program_to_a_service() -> Outcome {
     let name = format!("thing1.{}.svc.cluster.local", namespace.name);
     let query = format!("dig +short +notcp @{nameserver} {name}");
     let small_query = format!("nslookup -type=a {name} {nameserver} | tail -n 2");
-    for options in [
-        &["--user", "0"][..],
-        &["--user", "1000:1000"],
-        &[
-            "--user",
-            "1000",
-            "--read-only",
-            "--cap-drop",
-            "ALL",
-            "--security-opt",
-            "no-new-privileges",
-        ],
-    ] {
+    for options in app::USERS {
         for (image, query) in [
             (app::IMAGE, &query),
             ("telepresence-test/busybox:1", &small_query),

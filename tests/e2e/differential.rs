@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use tests::app::{App, IMAGE};
 use tests::caller::Caller;
-use tests::client::Client;
+use tests::client::{ADMIN, Client};
 use tests::command::eventually;
 use tests::manifests::{self, repository};
 use tests::namespace::Namespace;
@@ -552,9 +552,7 @@ fn w1_a_program_finds_out_the_same_as_in_the_pod() -> Outcome {
         sanity(&report(&programs::run(&pod, DIFFERENTIAL, &words)?)?)
     })?;
 
-    let client = Client::of(&namespace)
-        .docker(&["--cap-add", "NET_ADMIN"])
-        .start(&[])?;
+    let client = Client::of(&namespace).docker(&ADMIN).start(&[])?;
     let app = App::idle(&client)?;
     let probe = ["probe", &facts];
     let there = programs::run(&pod, DIFFERENTIAL, &probe)?;

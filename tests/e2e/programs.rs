@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tests::app::App;
 use tests::caller::Caller;
-use tests::client::Client;
+use tests::client::{ADMIN, Client};
 use tests::command::{Background, eventually};
 use tests::manifests::{self, pod, service_for};
 use tests::namespace::Namespace;
@@ -12,7 +12,6 @@ use tests::outcome::Outcome;
 use tests::programs::{CHATS, DATABASE, DATAGRAMS, FETCH, PROGRAMS, RUNTIMES, python, run};
 use tests::shell::Shell;
 
-const ADMIN: [&str; 2] = ["--cap-add", "NET_ADMIN"];
 const IDLE: [&str; 2] = ["sleep", "infinity"];
 const DATABASE_HOST: &str = "somewhere.someplace.cloud.example.com";
 

@@ -4,10 +4,9 @@ use anyhow::{Context, Result, ensure};
 use std::fs;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::MetadataExt;
-use std::process::Command;
-use tests::app::App;
+use tests::app::{self, App};
 use tests::caller::Caller;
-use tests::client::Client;
+use tests::client::{ADMIN, Client};
 use tests::command::{Background, eventually, run};
 use tests::docker::Network;
 use tests::manifests::{busybox, service_for};
@@ -15,7 +14,6 @@ use tests::namespace::Namespace;
 use tests::outcome::Outcome;
 use tests::shell::Shell;
 
-const ADMIN: [&str; 2] = ["--cap-add", "NET_ADMIN"];
 const URL: &str = "postgresql://yourcode:yourcode@somewhere.someplace.cloud.example.com/yourcode";
 
 /// A namespace with everything, a client with NET_ADMIN for it, and a place for commands in its network.
@@ -158,21 +156,8 @@ fn o7_o8_as_any_user_from_any_program() -> Outcome {
     let greeted = "timeout 5 bash -c 'exec 3<>/dev/tcp/greeter/25; head -n 1 <&3'";
     eventually("the greeter", || Caller::new(&namespace).sh(greeted))?;
     let script = "echo hello | timeout 20 nc greeter 25";
-    for options in [
-        &["--user", "0"][..],
-        &["--user", "1000:1000"],
-        &[
-            "--user",
-            "1000",
-            "--read-only",
-            "--cap-drop",
-            "ALL",
-            "--security-opt",
-            "no-new-privileges",
-        ],
-    ] {
-        let mut docker = Command::new("docker");
-        docker.args(["run", "--rm", &format!("--net=container:{}", client.name)]);
+    for options in app::USERS {
+        let mut docker = app::joined(&client);
         docker.args(options);
         docker.args(["telepresence-test/busybox:1", "sh", "-c", script]);
         assert_eq!(run(&mut docker)?, "220 greetings\nhello\n", "{options:?}");
@@ -190,7 +175,7 @@ fn d6_the_surroundings_stay_local() -> Outcome {
     let url = format!("http://{}:8000", address.trim());
     assert_eq!(app.get(&url)?, "local code");
     let cluster = &namespace.cluster;
-    let fetched = run(&mut tests::app::elsewhere(
+    let fetched = run(&mut app::elsewhere(
         cluster,
         "bridge",
         &["curl", "-sS", "--max-time", "10", &url],

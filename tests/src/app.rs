@@ -12,6 +12,21 @@ use std::sync::Arc;
 /// What the user's code runs in; `examplecom/yourcode:latest` of the README is the same.
 pub const IMAGE: &str = "telepresence-test/yourcode:1";
 
+/// Options of `docker run` for those who may start code: root, a user, and one who may do nothing but run it.
+pub const USERS: [&[&str]; 3] = [
+    &["--user", "0"],
+    &["--user", "1000:1000"],
+    &[
+        "--user",
+        "1000",
+        "--read-only",
+        "--cap-drop",
+        "ALL",
+        "--security-opt",
+        "no-new-privileges",
+    ],
+];
+
 /// A container of the same image for one command, in another network of Docker's.
 pub fn elsewhere(cluster: &Cluster, network: &str, command: &[&str]) -> Command {
     let mut docker = Command::new("docker");

@@ -16,6 +16,8 @@ use tempfile::TempDir;
 pub const IMAGE: &str = "local-telepresence:latest";
 /// The target that all tests use.
 pub const TARGET: &str = "yourcode-deployment";
+/// The option of `docker run` that transparent mode takes.
+pub const ADMIN: [&str; 2] = ["--cap-add", "NET_ADMIN"];
 /// The line that says that everything works.
 const READY: &str = "ready";
 

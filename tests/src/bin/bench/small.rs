@@ -6,6 +6,7 @@ use crate::table;
 use anyhow::Result;
 use tests::app::{self, App};
 use tests::caller::Caller;
+use tests::client::ADMIN;
 use tests::manifests;
 use tests::shell::Shell;
 
@@ -54,10 +55,7 @@ pub fn measure(lab: &Lab) -> Result<()> {
     let of_load = format!("get pod {LOAD} -o jsonpath={{.status.podIP}}");
     let address = lab.namespace.kubectl(&of_load)?;
     let name = format!("{LOAD}.{}.svc.cluster.local", lab.namespace.name);
-    let transparent = lab
-        .client()
-        .docker(&["--cap-add", "NET_ADMIN"])
-        .start(&[])?;
+    let transparent = lab.client().docker(&ADMIN).start(&[])?;
     let loopback = lab.client().start(&[])?;
     let (transparent, loopback) = (App::idle(&transparent)?, App::idle(&loopback)?);
     let pod = format!("pod/{BESIDE}");
