@@ -16,8 +16,13 @@ use tokio_util::task::TaskTracker;
 /// How long an ended connection may take to send what is still queued (the reason for its end, for one).
 const LINGER: Duration = Duration::from_secs(2);
 
-/// Bytes handed to the transport at once: of a port-forward, one frame. Half of what may be unsent.
-const WRITE: usize = 128 << 10;
+/// Bytes handed to the transport at once: of a port-forward, one message. Half of what may be unsent, and a little less than a power of
+/// two: a container runtime reads a message into memory that grows step by step, with one step more for a byte beyond that.
+pub const WRITE: usize = (128 << 10) - 64;
+
+/// How often those whose turn it is are let go first, so that the transport gets few and full pieces: what lies between a turn and
+/// the queue are a few tasks. No more often: the bytes of a turn may wait for the peer.
+const PATIENCE: usize = 8;
 
 /// Longest identification string (RFC 4253 4.2), with room for the lines that may precede it.
 const IDENTIFICATION: usize = 8 << 10;
@@ -58,6 +63,12 @@ where
 
 async fn drain<S: AsyncWrite>(mut stream: WriteHalf<S>, gate: &Gate) {
     loop {
+        for _ in 0..PATIENCE {
+            if !gate.queue().fills(WRITE) {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
         let filled = gate.filled.notified();
         let (mut chunk, closed) = {
             let mut queue = gate.queue();
@@ -180,6 +191,7 @@ impl<S> Drop for Carrier<S> {
 mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt, duplex};
+    use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
     use tokio::time::{Instant, timeout};
 
     /// The last words of a connection, the reason for its end among them, are sent.
@@ -223,6 +235,65 @@ mod tests {
         let (carrier, gate) = carried();
         drop(carrier);
         assert!(gate.has_ended());
+    }
+
+    /// A transport that says how long the pieces were that it got.
+    struct Pieces(UnboundedSender<usize>);
+
+    impl AsyncRead for Pieces {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Pieces {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            self.0.send(bytes.len()).unwrap();
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// Those whose turn it is send in one piece, and whoever does not use its turn keeps nobody waiting.
+    #[tokio::test]
+    async fn what_is_coming_leaves_in_one_piece() {
+        const TURN: usize = 32 << 10;
+        let (told, mut pieces) = unbounded_channel();
+        let (_carrier, gate) = carry(Pieces(told), &TaskTracker::new());
+        for sender in 0..3 {
+            let gate = gate.clone();
+            tokio::spawn(async move {
+                let turn = gate.turn(TURN).await;
+                for _ in 0..2 * sender {
+                    tokio::task::yield_now().await;
+                }
+                gate.queue().append(&[7; TURN]);
+                turn.sent(TURN);
+                gate.filled.notify_one();
+            });
+        }
+        assert_eq!(pieces.recv().await, Some(3 * TURN));
+
+        let _unused = gate.turn(TURN).await;
+        gate.pass(64).sent(64);
+        gate.queue().append(&[7; 64]);
+        gate.filled.notify_one();
+        assert_eq!(pieces.recv().await, Some(64));
     }
 
     /// What goes past the gate does not fill the memory.

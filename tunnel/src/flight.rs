@@ -15,7 +15,7 @@ const INITIAL: u64 = 256 << 10;
 const LEAST: u64 = 64 << 10;
 /// What may wait on the path besides while nobody waits for little, as the time that it takes: each process on the way finds more to
 /// do when it wakes, which is what a fast path is limited by. The first ping among bulk waits as long.
-const QUEUE: Duration = Duration::from_millis(20);
+const QUEUE: Duration = Duration::from_millis(50);
 /// Above what was measured, to find out whether the path carries more.
 const GAIN: f64 = 1.25;
 /// The same at the begin, when little is known: each round may double.

@@ -60,6 +60,11 @@ impl Queue {
         self.bytes.len() + self.draining
     }
 
+    /// Whether it has some bytes, less than `count`, and more are about to come.
+    pub(crate) fn fills(&self, count: usize) -> bool {
+        !self.closed && self.coming > 0 && (1..count).contains(&self.bytes.len())
+    }
+
     fn has_room(&mut self) -> bool {
         let attention = self.attention.is_due(Instant::now());
         let flies = self.flight.has_room(self.coming as u64, attention);

@@ -6,7 +6,7 @@ use thiserror::Error;
 
 /// Bytes of data that leave in one message: the API server and the node handle messages one by one, so that small ones
 /// cost throughput, and large ones make what follows wait.
-pub(super) const PAYLOAD_LIMIT: usize = 128 << 10;
+pub(super) const PAYLOAD_LIMIT: usize = tunnel::carrier::WRITE;
 
 /// The pod's bytes.
 const DATA: u8 = 0;

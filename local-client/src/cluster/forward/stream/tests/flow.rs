@@ -92,7 +92,10 @@ async fn bytes_leave_in_large_messages_of_which_one_may_wait() {
     // The pipe does not hold this one.
     let waits = |forward: &mut Forward<_>| forward.write(bytes).now_or_never().is_none();
     assert!(waits(&mut forward) && waits(&mut forward));
-    let rest = forward.write_all(&bytes[PAYLOAD_LIMIT..]);
+    let rest = async {
+        forward.write_all(&bytes[PAYLOAD_LIMIT..]).await?;
+        forward.flush().await
+    };
     let arrives = async {
         for expected in bytes.chunks(PAYLOAD_LIMIT) {
             assert_eq!(receive(&mut server, 1).await.len(), expected.len());
