@@ -50,7 +50,7 @@ impl Query {
     }
 
     /// The longest answer that fits into one datagram, in bytes (RFC 6891 6.2.5; 512 without EDNS).
-    pub(super) fn udp_limit(&self) -> usize {
+    fn udp_limit(&self) -> usize {
         usize::from(self.message.max_payload()).min(UDP_MAX)
     }
 
@@ -68,11 +68,31 @@ impl Query {
         encode(&message)
     }
 
-    /// The answer that says: ask again over TCP.
-    pub(super) fn truncated(&self) -> Option<Bytes> {
-        let mut message = self.response();
+    /// `answer`, or as many of its records as fit into one datagram, marked as truncated (RFC 2181 9): some resolvers use those, others
+    /// ask again over TCP.
+    pub(super) fn cut(&self, answer: Bytes) -> Option<Bytes> {
+        if answer.len() <= self.udp_limit() {
+            return Some(answer);
+        }
+        let mut message = Message::from_vec(&answer).unwrap_or_else(|_| self.response());
         message.metadata.truncation = true;
-        encode(&message)
+        message.authorities.clear();
+        message.additionals.clear();
+        // Not left to the encoder: it wants room for names that it then makes pointers of.
+        let records = std::mem::take(&mut message.answers);
+        let mut with = |count| {
+            message.answers = records.iter().take(count).cloned().collect();
+            encode(&message)
+        };
+        let (mut fitting, mut beyond) = (0, records.len() + 1);
+        while fitting + 1 < beyond {
+            let count = usize::midpoint(fitting, beyond);
+            match with(count) {
+                Some(answer) if answer.len() <= self.udp_limit() => fitting = count,
+                _ => beyond = count,
+            }
+        }
+        with(fitting)
     }
 
     fn response(&self) -> Message {
@@ -92,7 +112,8 @@ fn encode(message: &Message) -> Option<Bytes> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hickory_proto::rr::{Name, RecordType};
+    use hickory_proto::rr::{Name, RData, RecordType};
+    use std::net::Ipv4Addr;
 
     fn query() -> Vec<u8> {
         let mut message = Message::query();
@@ -132,6 +153,54 @@ mod tests {
         let mut without_question = query();
         without_question[5] = 0;
         assert_eq!(refusal(&without_question), Some(ResponseCode::FormErr));
+    }
+
+    #[test]
+    fn as_many_records_as_fit_are_told() {
+        for edns in [None, Some(1232)] {
+            let mut asked = Message::from_vec(&query()).unwrap();
+            asked.edns = edns.map(|size| {
+                let mut edns = Edns::new();
+                edns.set_max_payload(size);
+                edns
+            });
+            let parsed = Query::parse(asked.to_vec().unwrap().into()).unwrap();
+            let answer = |count: u16| {
+                let mut answer = parsed.response();
+                answer.metadata.authoritative = true;
+                let name = &asked.queries[0].name;
+                let records = (0..count).map(|n| {
+                    let address = Ipv4Addr::from(u32::from(n));
+                    Record::from_rdata(name.clone(), 5, RData::A(address.into()))
+                });
+                answer.answers = records.collect();
+                answer
+            };
+            // A header of 12 bytes, a question of 17, an OPT record of 11; 16 for each record, whose name is a pointer.
+            let limit = usize::from(edns.unwrap_or(512));
+            let fitting = (limit - 29 - edns.map_or(0, |_| 11)) / 16;
+            let whole = encode(&answer(fitting as u16)).unwrap();
+            assert_eq!(parsed.cut(whole.clone()), Some(whole));
+
+            let cut = parsed.cut(encode(&answer(fitting as u16 + 1)).unwrap());
+            let cut = cut.unwrap();
+            assert!(cut.len() <= limit && cut.len() + 16 > limit);
+            let cut = Message::from_vec(&cut).unwrap();
+            let mut expected = answer(fitting as u16);
+            expected.metadata.truncation = true;
+            assert_eq!(cut.metadata, expected.metadata);
+            assert_eq!(cut.answers, expected.answers);
+            assert_eq!(cut.edns, expected.edns);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_asked_for_over_tcp() {
+        let parsed = Query::parse(query().into()).unwrap();
+        let cut = parsed.cut(Bytes::from_static(&[7; 513])).unwrap();
+        let cut = Message::from_vec(&cut).unwrap();
+        assert!(cut.metadata.truncation && cut.answers.is_empty());
+        assert_eq!(cut.metadata.id, 0xabcd);
     }
 
     #[test]

@@ -112,10 +112,10 @@ async fn receive(udp: Arc<UdpSocket>, shim: &Arc<Shim>) {
 
 async fn respond(udp: &UdpSocket, to: SocketAddr, bytes: Bytes, shim: &Shim) {
     let answer = match Query::parse(bytes) {
-        Ok(query) => match shim.answer(&query).await {
-            Some(answer) if answer.len() > query.udp_limit() => query.truncated(),
-            answer => answer,
-        },
+        Ok(query) => {
+            let answer = shim.answer(&query).await;
+            answer.and_then(|answer| query.cut(answer))
+        }
         Err(refusal) => refusal,
     };
     if let Some(answer) = answer {
