@@ -1,5 +1,5 @@
-"""The two ends of the benchmark's load: `serve PORT` in a pod, and wherever a way to it begins `bulk HOST PORT` and `calls HOST PORT`,
-which print what they measured. `alone` has both ends in one place: what this program can do without any way between them. `small NAME ADDRESS
+"""The two ends of the benchmark's load: `serve PORT` in a pod, and wherever a way to it begins `up_1 HOST PORT`, `down_1`, `up_8`, `down_8` and
+`calls`, which print what they measured. `alone` has both ends in one place: what this program can do without any way between them. `small NAME ADDRESS
 PORT [datagrams]` measures what is small: queries for NAME, connections to it, and datagrams to ADDRESS.
 
 A connection carries requests, each a letter and a length (8 bytes, big endian): `s` sends that much to the server, which then answers
@@ -9,6 +9,7 @@ import contextlib, json, os, secrets, signal, socket, statistics, sys, threading
 from concurrent.futures import ThreadPoolExecutor
 
 BULK = 128 << 20  # of one measurement, over all of its streams
+BULKS = "up_1", "down_1", "up_8", "down_8"
 PIECE = 16 << 20  # of one request while pings are timed: the last ones are waited for
 CHUNK = 256 << 10
 PINGS = 500
@@ -173,12 +174,9 @@ class Way:
         with ThreadPoolExecutor(at_once) as pool:
             return sum(pool.map(one, range(at_once))) / (time.monotonic() - start)
 
-    def bulk(self):
-        figures = {}
-        for streams in 1, 8:
-            figures[f"up_{streams}"] = self.throughput(self.up, streams)
-            figures[f"down_{streams}"] = self.throughput(self.down, streams)
-        return {"gib": len(figures) * BULK / (1 << 30)} | figures
+    def bulk(self, what):
+        direction, streams = what.split("_")
+        return {what: self.throughput(getattr(self, direction), int(streams)), "gib": BULK / (1 << 30)}
 
     def calls(self):
         idle = self.pings(PINGS, SECONDS["pings"])
@@ -280,9 +278,12 @@ match sys.argv[1:]:
         if (server := os.fork()) == 0:
             serve(listener)
         way = Way("127.0.0.1", listener.getsockname()[1])
-        print(json.dumps(way.bulk() | way.calls()))
+        figures = way.calls()
+        for what in BULKS:
+            figures |= way.bulk(what)
+        print(json.dumps(figures))
         os.kill(server, signal.SIGKILL)
-    case ["bulk", host, port]:
-        print(json.dumps(Way(host, int(port)).bulk()))
+    case [what, host, port] if what in BULKS:
+        print(json.dumps(Way(host, int(port)).bulk(what)))
     case ["calls", host, port]:
         print(json.dumps(Way(host, int(port)).calls()))

@@ -22,20 +22,33 @@ pub fn alone(lab: &Lab) -> Result<Figures> {
     load(&mut lab.load_in("none", &["alone"]))
 }
 
-/// Has the load go over a way once.
-pub fn measure(way: &Way) -> Result<Figures> {
+/// What the load is told to do, one after the other, and each on all ways before the next: a machine that others share is not as fast in
+/// one minute as in the next.
+pub const LOADS: [&str; 5] = ["up_1", "down_1", "up_8", "down_8", "calls"];
+
+/// Has the load go over a way once. What the way's processes used is there where the load says how many GiB it was.
+pub fn measure(way: &Way, what: &str) -> Result<Figures> {
     let before = cpu(way)?;
-    let mut figures = load(&mut (way.load)("bulk"))?;
+    let mut figures = load(&mut (way.load)(what))?;
     let after = cpu(way)?;
-    let gib = *figures.get("gib").context("the load says how much it is")?;
-    for (process, (before, after)) in way.processes.iter().zip(before.iter().zip(after)) {
-        let used = (after - before) / gib;
-        for key in ["cpu".to_owned(), cpu_of(&process.name)] {
-            *figures.entry(key).or_default() += used;
+    if figures.contains_key("gib") {
+        for (process, (before, after)) in way.processes.iter().zip(before.iter().zip(after)) {
+            for key in ["cpu".to_owned(), cpu_of(&process.name)] {
+                *figures.entry(key).or_default() += after - before;
+            }
         }
     }
-    figures.extend(load(&mut (way.load)("calls"))?);
     Ok(figures)
+}
+
+/// Makes of what all loads together used what they used per GiB.
+pub fn per_gib(figures: &mut Figures) -> Result<()> {
+    let gib = *figures.get("gib").context("the load says how much it is")?;
+    let used = |name: &str| name.starts_with("cpu");
+    for (_, seconds) in figures.iter_mut().filter(|(name, _)| used(name)) {
+        *seconds /= gib;
+    }
+    Ok(())
 }
 
 fn cpu(way: &Way) -> Result<Vec<f64>> {
