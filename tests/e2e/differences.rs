@@ -14,8 +14,8 @@ use tests::shell::Shell;
 const RESET: &str = "connected ConnectionResetError";
 
 /// As [`RESET`], or so soon that the program, which waits to be connected, hears of both at once.
-fn is_reset_at_once(end: &str) -> bool {
-    end == RESET || end == "ConnectionResetError"
+fn assert_reset_at_once(end: &str) {
+    assert!([RESET, "ConnectionResetError"].contains(&end), "{end}");
 }
 
 /// A server whose queue of connections is full: who comes next is not answered.
@@ -61,7 +61,7 @@ fn w1_a_connection_stands_before_the_far_side_has_answered() -> Outcome {
         ensure!(end == "ConnectionRefusedError", "{end}");
         Ok(())
     })?;
-    assert!(is_reset_at_once(&app.connection("refusing", 80)?));
+    assert_reset_at_once(&app.connection("refusing", 80)?);
     told("refusing", "connection refused")?;
 
     assert_eq!(app.connection("full", 80)?, RESET);
@@ -72,7 +72,7 @@ fn w1_a_connection_stands_before_the_far_side_has_answered() -> Outcome {
     let address = line.split(' ').next().context("an address")?;
     namespace.kubectl("delete service going")?;
     eventually("the end of the name", || {
-        assert!(is_reset_at_once(&app.connection(address, 80)?));
+        assert_reset_at_once(&app.connection(address, 80)?);
         told("going", "unknown name")
     })?;
     Ok(())

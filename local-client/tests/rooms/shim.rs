@@ -67,8 +67,7 @@ async fn a_long_answer_is_truncated_then_whole_by_tcp() {
     let answer = Message::from_vec(&answer).unwrap();
     assert!(answer.metadata.truncation);
     let whole = Message::from_vec(&pod.answer(&query)).unwrap();
-    assert!(answer.answers.len() < whole.answers.len());
-    assert!(whole.answers.starts_with(&answer.answers));
+    assert_eq!(answer.answers, whole.answers[..2], "what fits");
     assert_eq!(answer.queries, Message::from_vec(&query).unwrap().queries);
 
     let mut tcp = TcpStream::connect(network.tcp).await.unwrap();
