@@ -8,7 +8,7 @@ one byte; `g` gets that much from it; `e` has everything from there on echoed. N
 import contextlib, json, os, secrets, signal, socket, statistics, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
 
-BULK = 128 << 20  # of one measurement, over all of its streams
+BULK = 256 << 20  # of one measurement, over all of its streams
 BULKS = "up_1", "down_1", "up_8", "down_8"
 PIECE = 16 << 20  # of one request while pings are timed: the last ones are waited for
 CHUNK = 256 << 10

@@ -16,7 +16,7 @@ use tests::cluster::Cluster;
 use ways::Kind;
 
 /// Rounds of the load that count; one more before them does not.
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 7;
 /// The same of starts.
 const STARTS: usize = 3;
 
