@@ -9,14 +9,7 @@ use tests::command::eventually;
 use tests::manifests::{self, service_for};
 use tests::namespace::Namespace;
 use tests::outcome::Outcome;
-use tests::shell::Shell;
-
-const RESET: &str = "connected ConnectionResetError";
-
-/// As [`RESET`], or so soon that the program, which waits to be connected, hears of both at once.
-fn assert_reset_at_once(end: &str) {
-    assert!([RESET, "ConnectionResetError"].contains(&end), "{end}");
-}
+use tests::shell::{Shell, assert_reset};
 
 /// A server whose queue of connections is full: who comes next is not answered.
 const FULL: &str = "
@@ -61,10 +54,11 @@ fn w1_a_connection_stands_before_the_far_side_has_answered() -> Outcome {
         ensure!(end == "ConnectionRefusedError", "{end}");
         Ok(())
     })?;
-    assert_reset_at_once(&app.connection("refusing", 80)?);
+    assert_reset(&app.connection("refusing", 80)?);
     told("refusing", "connection refused")?;
 
-    assert_eq!(app.connection("full", 80)?, RESET);
+    let end = app.connection("full", 80)?;
+    assert_eq!(end, "connected ConnectionResetError");
     told("full", "timed out")?;
 
     assert_eq!(app.get("http://going")?, "thing1");
@@ -72,7 +66,7 @@ fn w1_a_connection_stands_before_the_far_side_has_answered() -> Outcome {
     let address = line.split(' ').next().context("an address")?;
     namespace.kubectl("delete service going")?;
     eventually("the end of the name", || {
-        assert_reset_at_once(&app.connection(address, 80)?);
+        assert_reset(&app.connection(address, 80)?);
         told("going", "unknown name")
     })?;
     Ok(())

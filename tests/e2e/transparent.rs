@@ -12,7 +12,7 @@ use tests::docker::Network;
 use tests::manifests::{busybox, service_for};
 use tests::namespace::Namespace;
 use tests::outcome::Outcome;
-use tests::shell::Shell;
+use tests::shell::{Shell, assert_reset};
 
 const URL: &str = "postgresql://yourcode:yourcode@somewhere.someplace.cloud.example.com/yourcode";
 
@@ -134,10 +134,7 @@ fn o9_what_cannot_be_reached_is_a_reset() -> Outcome {
         ensure!(end == "ConnectionRefusedError", "{end}");
         Ok(())
     })?;
-    assert_eq!(
-        app.connection(&address, 80)?,
-        "connected ConnectionResetError"
-    );
+    assert_reset(&app.connection(&address, 80)?);
     client.logged(1, &[&address, "connection refused"])?;
     Ok(())
 }

@@ -46,3 +46,9 @@ except OSError as error:
         self.sh(&format!("python3 -c '{script}'"))
     }
 }
+
+/// Of [`Shell::connection`]: it was reset. That may come so soon that the program, which waits to be connected, hears of both at once.
+pub fn assert_reset(end: &str) {
+    let ends = ["connected ConnectionResetError", "ConnectionResetError"];
+    assert!(ends.contains(&end), "{end}");
+}
