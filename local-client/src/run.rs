@@ -2,6 +2,7 @@
 
 use crate::cluster;
 use crate::config::{self, Exposed, Options, PodPort};
+use crate::dns::chosen::Chosen;
 use crate::dns::in_place::InPlace;
 use crate::dns::local::LocalNames;
 use crate::dns::{hosts, resolv_conf, shim};
@@ -235,17 +236,17 @@ async fn start(
         }
         _ => {}
     }
-    let chosen = !options.local.is_empty() || !options.remote.is_empty();
-    if chosen && mode != config::Intercept::Transparent {
+    let mut names = [Chosen::default(), Chosen::default()];
+    if mode == config::Intercept::Transparent {
+        names = [&options.local, &options.remote].map(|of| Chosen::among(of, &facts.resolv_conf.0));
+    } else if !options.local.is_empty() || !options.remote.is_empty() {
         tracing::warn!(
             "--local and --remote are for transparent mode (--cap-add NET_ADMIN), and change nothing here"
         );
     }
-
-    let local_names = match options.no_local_names {
-        true => LocalNames::none(),
-        false => LocalNames::of(Original::read()?),
-    };
+    let [local, remote] = names;
+    let unknown = !options.no_local_names;
+    let local_names = LocalNames::of(Original::read()?, unknown, local, remote);
     tracker.spawn(shim::run(
         dns_udp,
         dns_tcp,

@@ -232,6 +232,58 @@ fn o5_what_the_user_chooses() -> Outcome {
     Ok(())
 }
 
+/// A name that the user keeps here is asked for here, also where the cluster has one like it; one that is the pod's is so at the port
+/// that was named.
+#[test]
+fn d6_o5_names_that_the_user_chooses() -> Outcome {
+    let namespace = Namespace::new()?.with_things()?;
+    let network = Network::new(&namespace.cluster)?;
+    let server = "mkdir /www && echo neighbour >/www/index.html && exec python3 -m http.server --directory /www 7001";
+    let neighbour = App::neighbour(&namespace.cluster, &network.0, &["sh", "-c", server])?;
+    namespace.apply(&service_for(&neighbour.name, 7001, "thing1", 80))?;
+    let namespace = namespace.with_target()?;
+    namespace.rolled_out()?;
+    // Later than the pod, which does not have it in its environment.
+    namespace.apply(&service_for("listed", 7001, "thing1", 80))?;
+    let address = namespace.kubectl("get service listed -o jsonpath={.spec.clusterIP}")?;
+    let host = format!("listed.example:{address}");
+    let docker = [&ADMIN[..], &["--network", &network.0, "--add-host", &host]].concat();
+    let url = format!("http://{}:7001", neighbour.name);
+
+    let client = Client::of(&namespace).docker(&docker).start(&[])?;
+    let app = App::idle(&client)?;
+    eventually("the Service", || {
+        let page = app.get(&url)?;
+        ensure!(page == "thing1", "{page}");
+        Ok(())
+    })?;
+    let end = app.connection("listed.example", 7001)?;
+    assert!(!end.contains("connected"), "it leads to the cluster: {end}");
+    drop((app, client));
+
+    let chosen = [
+        "--local",
+        &neighbour.name,
+        "--remote",
+        "listed.example:7001",
+    ];
+    let client = Client::of(&namespace).docker(&docker).start(&chosen)?;
+    let app = App::idle(&client)?;
+    eventually("the neighbour", || {
+        let page = app.get(&url)?;
+        ensure!(page == "neighbour", "{page}");
+        Ok(())
+    })?;
+    // A resolver asks for this one first, whichever of the two is meant.
+    let whole = format!("{}.{}.svc.cluster.local", neighbour.name, namespace.name);
+    let lookup = app.try_sh(&format!("getent hosts {whole}"))?;
+    assert_eq!(lookup.status.code(), Some(2), "unknown: {lookup:?}");
+    assert_eq!(app.get("http://listed.example:7001")?, "thing1");
+    let end = app.connection("listed.example", 7002)?;
+    assert!(!end.contains("connected"), "it leads to the cluster: {end}");
+    Ok(())
+}
+
 /// A network that outlives the client has its connections to itself again, however the client ends.
 #[test]
 fn l8_the_end_leaves_nothing_in_the_network() -> Outcome {

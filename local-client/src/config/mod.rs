@@ -5,7 +5,7 @@ mod values;
 use clap::{Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
-pub use values::{Address, Destinations, Exposed, Owner, PodPort, Proxied, Workload};
+pub use values::{Address, Destinations, Exposed, Hosts, Owner, PodPort, Proxied, Workload};
 
 /// Makes this container's network the pod's: what runs with --net=container: of it resolves names, connects and is
 /// reached as the pod would, with the pod's environment in a file.
@@ -84,20 +84,21 @@ pub struct Options {
     #[arg(long, value_enum, default_value_t = Intercept::Auto, env = "TELEPRESENCE_INTERCEPT")]
     pub intercept: Intercept,
 
-    /// Addresses that stay on this side: a CIDR, an address, or ADDRESS:PORT (transparent mode). Repeatable.
+    /// What stays on this side (transparent mode): a CIDR, an address, or a host name, which this side is asked for; the latter two
+    /// also with a port. Repeatable.
     #[arg(
         long,
-        value_name = "CIDR|ADDRESS[:PORT]",
+        value_name = "CIDR|HOST[:PORT]",
         env = "TELEPRESENCE_LOCAL",
         value_delimiter = ','
     )]
     pub local: Vec<Destinations>,
 
-    /// Addresses that are the pod's, although they would stay on this side (transparent mode). Repeatable; of what is named by
-    /// both, the narrower counts.
+    /// What is the pod's, although it would stay on this side (transparent mode). Repeatable; of what is named by both, the narrower
+    /// counts, and a host name before an address.
     #[arg(
         long,
-        value_name = "CIDR|ADDRESS[:PORT]",
+        value_name = "CIDR|HOST[:PORT]",
         env = "TELEPRESENCE_REMOTE",
         value_delimiter = ','
     )]
@@ -250,7 +251,7 @@ mod tests {
             &["--connect", ":8022"],
             &["--host-key", "ssh-ed25519 AAAA"],
             &["--local", "10.0.0.0/33"],
-            &["--local", "host"],
+            &["--local", "*.host"],
             &["--remote", "10.0.0.0/8:80"],
             &["--remote", "10.0.0.1:0"],
         ] {

@@ -1,5 +1,6 @@
 //! What options take, as users write it.
 
+use hickory_proto::rr::Name;
 use ipnet::IpNet;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -133,16 +134,14 @@ impl FromStr for Proxied {
 
     fn from_str(text: &str) -> Result<Proxied, String> {
         let (host, number) = text.rsplit_once(':').ok_or("expected HOST:PORT")?;
-        let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
         let port = port(number)?;
-        if host.parse::<std::net::IpAddr>().is_ok() || host.contains([':', '[']) {
+        if host.parse::<IpAddr>().is_ok() || host.contains([':', '[']) {
             return Err(format!(
                 "{host} is an address: --proxy takes a name, as names are what the app looks up; reach addresses by SOCKS5 (127.0.0.1:1080)"
             ));
         }
-        if hickory_proto::rr::Name::from_ascii(&host).is_err() || host.is_empty() {
-            return Err(format!("\"{host}\" is not a host name"));
-        }
+        let name = host_name(host).ok_or_else(|| format!("\"{host}\" is not a host name"))?;
+        let host = name.to_ascii().trim_end_matches('.').to_owned();
         Ok(Proxied { host, port })
     }
 }
@@ -186,12 +185,21 @@ impl fmt::Display for Address {
 }
 
 /// Where connections go to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Destinations {
-    /// The addresses.
-    pub net: IpNet,
-    /// The TCP port; all if not given.
+    /// Which hosts.
+    pub hosts: Hosts,
+    /// The port; all if not given.
     pub port: Option<u16>,
+}
+
+/// Hosts of the network, or of a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hosts {
+    /// By their addresses.
+    Net(IpNet),
+    /// By the name that stands for them; it has a trailing dot.
+    Name(Name),
 }
 
 impl FromStr for Destinations {
@@ -203,18 +211,42 @@ impl FromStr for Destinations {
             .or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
         if let Ok(net) = net {
             return Ok(Destinations {
-                net: net.trunc(),
+                hosts: Hosts::Net(net.trunc()),
                 port: None,
             });
         }
-        let address: SocketAddr = text
-            .parse()
-            .map_err(|_| "expected a CIDR, an address, or ADDRESS:PORT".to_owned())?;
+        if let Ok(address) = text.parse::<SocketAddr>() {
+            return Ok(Destinations {
+                hosts: Hosts::Net(address.ip().into()),
+                port: Some(port(&address.port().to_string())?),
+            });
+        }
+        let (host, number) = match text.split_once(':') {
+            Some((host, number)) => (host, Some(number)),
+            None => (text, None),
+        };
+        let name = host_name(host).ok_or_else(|| {
+            format!("\"{host}\" is neither a CIDR, nor an address, nor a host name")
+        })?;
         Ok(Destinations {
-            net: address.ip().into(),
-            port: Some(port(&address.port().to_string())?),
+            hosts: Hosts::Name(name),
+            port: number.map(port).transpose()?,
         })
     }
+}
+
+/// A host name (RFC 1123 2.1), and the underscores that some have, with a trailing dot. What ends in a number is none, but an address
+/// that was meant.
+fn host_name(text: &str) -> Option<Name> {
+    let is_of_names = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let last = text.trim_end_matches('.').rsplit('.').next()?;
+    let is_number = last.chars().all(|c| c.is_ascii_digit());
+    if !text.chars().all(is_of_names) || is_number {
+        return None;
+    }
+    let mut name = Name::from_ascii(text).ok()?.to_lowercase();
+    name.set_fqdn(true);
+    Some(name)
 }
 
 /// Owner of a file, by number.
@@ -270,17 +302,39 @@ mod tests {
     }
 
     #[test]
-    fn destinations_are_addresses_with_or_without_a_port() {
-        for (text, net, port) in [
-            ("10.1.2.3/8", "10.0.0.0/8", None),
-            ("10.1.2.3", "10.1.2.3/32", None),
-            ("10.1.2.3:80", "10.1.2.3/32", Some(80)),
-            ("fd00::1", "fd00::1/128", None),
-            ("fd00::1/64", "fd00::/64", None),
-            ("[fd00::1]:80", "fd00::1/128", Some(80)),
+    fn destinations_are_hosts_with_or_without_a_port() {
+        let net = |text: &str| Hosts::Net(text.parse().unwrap());
+        let name = |text: &str| Hosts::Name(Name::from_ascii(text).unwrap());
+        for (text, hosts, port) in [
+            ("10.1.2.3/8", net("10.0.0.0/8"), None),
+            ("10.1.2.3", net("10.1.2.3/32"), None),
+            ("10.1.2.3:80", net("10.1.2.3/32"), Some(80)),
+            ("fd00::1", net("fd00::1/128"), None),
+            ("fd00::1/64", net("fd00::/64"), None),
+            ("[fd00::1]:80", net("fd00::1/128"), Some(80)),
+            ("DB", name("db."), None),
+            ("db.example.com.:80", name("db.example.com."), Some(80)),
+            ("a_b.3com.example", name("a_b.3com.example."), None),
         ] {
-            let net = net.parse().unwrap();
-            assert_eq!(text.parse(), Ok(Destinations { net, port }), "{text}");
+            assert_eq!(text.parse(), Ok(Destinations { hosts, port }), "{text}");
+        }
+        for text in [
+            "",
+            ".",
+            ":80",
+            "10.1.2",
+            "10.0.0.256",
+            "10.0.0.0/33",
+            "fd00::1::",
+            "*.example.com",
+            "a..b",
+            "db:",
+            "db:0",
+            "db:80:80",
+            "http://db",
+            "10.0.0.0/8:80",
+        ] {
+            assert!(text.parse::<Destinations>().is_err(), "{text}");
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Names of this container's own surroundings: other containers on its network, and the host.
 
+use super::chosen::Chosen;
 use super::query::Query;
 use crate::original::{Original, Unresolved};
 use bytes::Bytes;
@@ -13,19 +14,35 @@ const DOCKER: [&[u8]; 2] = [b"docker", b"internal"];
 /// The response code NXDOMAIN (RFC 1035 4.1.1).
 const NAME_ERROR: u8 = 3;
 
-/// How long the container's own resolver may take. Docker's answers at once; where there is none but a nameserver of the network's that
-/// cannot be reached, a name that nobody knows is unknown after this time.
+/// How long the container's own resolver may take for a name that the cluster does not know. Docker's answers at once; where there is
+/// none but a nameserver of the network's that cannot be reached, a name that nobody knows is unknown after this time.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Asks the resolver that the container had at the start, for names that the cluster does not know, and only for those that
-/// Docker gives: of one label, or below `docker.internal`.
+/// The same for a name that it was chosen for: as long as programs wait (resolv.conf(5)).
+const CHOSEN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Asks the resolver that the container had at the start: for names that the user keeps here, and for those that the cluster does not know
+/// and Docker may: of one label, or below `docker.internal`.
 #[derive(Clone)]
-pub struct LocalNames(Option<Original>);
+pub struct LocalNames(Option<Own>);
+
+#[derive(Clone)]
+struct Own {
+    original: Original,
+    unknown: bool,
+    local: Chosen,
+    remote: Chosen,
+}
 
 impl LocalNames {
-    /// Names are asked of `original`.
-    pub fn of(original: Original) -> LocalNames {
-        LocalNames(Some(original))
+    /// Names are asked of `original`: those in `local`, and, if `unknown`, those that the cluster does not know and are not in `remote`.
+    pub fn of(original: Original, unknown: bool, local: Chosen, remote: Chosen) -> LocalNames {
+        LocalNames(Some(Own {
+            original,
+            unknown,
+            local,
+            remote,
+        }))
     }
 
     /// There are none.
@@ -33,13 +50,31 @@ impl LocalNames {
         LocalNames(None)
     }
 
+    /// The answer to a `query` that the pod's nameservers are not asked; `None` if they are.
+    pub(super) async fn chosen(&self, query: &Query) -> Option<Bytes> {
+        let (own, question) = (self.0.as_ref()?, query.question()?);
+        if own.local.find(&question.name)?.searched {
+            // The resolver that asks goes on to the name itself.
+            return query.unknown();
+        }
+        match found(own.original.records(question), CHOSEN_TIMEOUT).await {
+            Ok(records) => query.answered(records),
+            Err(Unresolved::NoSuchName) => query.unknown(),
+            Err(error @ Unresolved::NoAnswer(_)) => {
+                tracing::debug!("{}: {error}", question.name);
+                query.failed()
+            }
+        }
+    }
+
     /// The answer to `query` in place of `pods`; `None` if that stands.
-    pub(super) async fn answer(&self, query: &Query, pods: &[u8]) -> Option<Bytes> {
-        let (original, question) = (self.0.as_ref()?, query.question()?);
-        if !is_unknown(pods) || !may_be_dockers(&question.name) {
+    pub(super) async fn in_place(&self, query: &Query, pods: &[u8]) -> Option<Bytes> {
+        let (own, question) = (self.0.as_ref()?, query.question()?);
+        let asks = own.unknown && own.remote.find(&question.name).is_none();
+        if !asks || !is_unknown(pods) || !may_be_dockers(&question.name) {
             return None;
         }
-        let found = found(original.records(question)).await;
+        let found = found(own.original.records(question), TIMEOUT).await;
         if let Err(error @ Unresolved::NoAnswer(_)) = &found {
             tracing::debug!("{}: {error}", question.name);
         }
@@ -47,11 +82,12 @@ impl LocalNames {
     }
 }
 
-/// What a lookup finds, within [`TIMEOUT`].
+/// What a lookup finds within `limit`.
 async fn found(
     lookup: impl Future<Output = Result<Vec<Record>, Unresolved>>,
+    limit: Duration,
 ) -> Result<Vec<Record>, Unresolved> {
-    match timeout(TIMEOUT, lookup).await {
+    match timeout(limit, lookup).await {
         Ok(found) => found,
         Err(elapsed) => Err(Unresolved::NoAnswer(elapsed.to_string())),
     }
@@ -76,10 +112,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_resolver_that_does_not_answer_is_left() {
-        let before = Instant::now();
-        let found = timeout(TIMEOUT * 60, found(pending())).await;
-        assert!(matches!(found, Ok(Err(Unresolved::NoAnswer(_)))));
-        assert_eq!(before.elapsed(), TIMEOUT);
+        for limit in [TIMEOUT, CHOSEN_TIMEOUT] {
+            let before = Instant::now();
+            let found = timeout(limit * 60, found(pending(), limit)).await;
+            assert!(matches!(found, Ok(Err(Unresolved::NoAnswer(_)))));
+            assert_eq!(before.elapsed(), limit);
+        }
     }
 
     #[test]

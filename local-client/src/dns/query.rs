@@ -61,10 +61,19 @@ impl Query {
         encode(&message)
     }
 
+    /// The answer that there is no such name.
+    pub(super) fn unknown(&self) -> Option<Bytes> {
+        self.without_records(ResponseCode::NXDomain)
+    }
+
     /// The answer that the nameservers failed.
     pub(super) fn failed(&self) -> Option<Bytes> {
+        self.without_records(ResponseCode::ServFail)
+    }
+
+    fn without_records(&self, code: ResponseCode) -> Option<Bytes> {
         let mut message = self.response();
-        message.metadata.response_code = ResponseCode::ServFail;
+        message.metadata.response_code = code;
         encode(&message)
     }
 

@@ -37,8 +37,12 @@ pub(super) struct Shim {
 impl Shim {
     /// The answer to a query; a link that is down is a nameserver's failure.
     pub(super) async fn answer(&self, query: &Query) -> Option<Bytes> {
+        if let Some(chosen) = self.local.chosen(query).await {
+            self.intercept.on_local_answer(&chosen).await;
+            return Some(chosen);
+        }
         match self.pod.dns(query.bytes.clone()).await {
-            Ok(answer) => match self.local.answer(query, &answer).await {
+            Ok(answer) => match self.local.in_place(query, &answer).await {
                 Some(local) => {
                     self.intercept.on_local_answer(&local).await;
                     Some(local)

@@ -12,6 +12,7 @@ mod udp;
 use super::outbound::Outbound;
 use super::{Intercept, no_ipv6};
 use crate::config::Options;
+use crate::dns::chosen::Chosen;
 use crate::dns::hosts;
 use crate::error::Error;
 use crate::pod::Pod;
@@ -21,11 +22,12 @@ use hickory_proto::op::Message;
 use hickory_proto::rr::RData;
 use local::{Local, Side};
 use routes::Routes;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
-use table::{Choice, Pair, Ports, Table};
+use table::{Choice, Group, Pair, Ports, Sides, Table};
 use tokio::net::TcpListener;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -40,6 +42,9 @@ pub struct Transparent {
     table: Table,
     routes: Routes,
     local: Local,
+    names: Chosen,
+    /// The addresses that these names have had.
+    named: Mutex<HashSet<(usize, IpAddr)>>,
     /// Addresses that lead to another side than they would by themselves, as that one hands them out.
     exceptions: Mutex<HashMap<IpAddr, Side>>,
 }
@@ -79,10 +84,24 @@ impl Transparent {
             (&options.remote, Side::Remote),
         ]
         .into_iter()
-        .flat_map(|(all, side)| all.iter().map(move |of| Choice { of: *of, side }))
+        .flat_map(|(all, side)| {
+            all.iter().map(move |of| Choice {
+                of: of.clone(),
+                side,
+            })
+        })
         .collect();
         let routes = Routes::install(ports.v6.is_some(), has_v6(&facts)).await?;
-        let table = Table::install(ports, &choices, local.subnets()).await?;
+        let names = Chosen::among(
+            choices.iter().map(|choice| &choice.of),
+            &facts.resolv_conf.0,
+        );
+        let sides = Sides {
+            choices: &choices,
+            names: &names,
+            local: local.subnets(),
+        };
+        let table = Table::install(ports, sides).await?;
         let outbound = Arc::new(Outbound::new(pod.clone()));
         let flows = Flows::new(pod).map_err(|error| {
             Error::Local(format!("cannot send datagrams to your code: {error}"))
@@ -100,15 +119,59 @@ impl Transparent {
             table,
             routes,
             local,
+            names,
+            named: Mutex::default(),
             exceptions: Mutex::default(),
         });
         transparent.lead(told(&facts), Side::Remote).await;
+        transparent.know_listed(&facts).await;
         Ok(transparent)
     }
 
     /// Undoes it: the table goes with the last of its users.
     pub async fn end(self: Arc<Self>) {
         self.routes.remove().await;
+    }
+
+    /// Names that programs find in the hosts file are asked of nobody.
+    async fn know_listed(&self, facts: &Facts) {
+        // Without such a file there are no such names.
+        let own = fs::read("/etc/hosts").unwrap_or_default();
+        let all = hosts::with_aliases(&own, &facts.hosts.0);
+        for (index, name) in self.names.names().enumerate() {
+            self.know(index, hosts::addresses(&all, &name.to_ascii()))
+                .await;
+        }
+    }
+
+    /// The chosen name of this index has these addresses.
+    async fn know(&self, index: usize, addresses: impl IntoIterator<Item = IpAddr>) {
+        let mut named = self.named.lock().await;
+        for ip in addresses {
+            if named.contains(&(index, ip)) {
+                continue;
+            }
+            match self.table.put(ip, Group::Named(index), None).await {
+                Ok(()) => {
+                    named.insert((index, ip));
+                }
+                Err(error) => tracing::warn!("{ip} cannot be led as its name is: {error}"),
+            }
+        }
+    }
+
+    /// What a DNS answer tells: which chosen name it is about, and addresses.
+    fn read(&self, answer: &[u8]) -> (Option<usize>, Vec<IpAddr>) {
+        let message = Message::from_vec(answer).unwrap_or_else(|_| Message::query());
+        let question = message.queries.first();
+        let asked = question.and_then(|question| self.names.find(&question.name));
+        let records = message.answers.iter().chain(&message.additionals);
+        let addresses = records.filter_map(|record| match record.data {
+            RData::A(address) => Some(IpAddr::V4(address.0)),
+            RData::AAAA(address) => Some(IpAddr::V6(address.0)),
+            _ => None,
+        });
+        (asked.map(|asked| asked.index), addresses.collect())
     }
 
     /// Has `addresses` lead to `side`, those among them that would not do so anyway.
@@ -119,7 +182,8 @@ impl Transparent {
             if before.unwrap_or_else(|| self.local.side(ip)) == side {
                 continue;
             }
-            match self.table.lead(ip, side, before.is_some()).await {
+            let before = before.map(Group::Led);
+            match self.table.put(ip, Group::Led(side), before).await {
                 Ok(()) => {
                     tracing::info!("{ip} leads {side}, which hands it out");
                     exceptions.insert(ip, side);
@@ -133,25 +197,21 @@ impl Transparent {
 #[async_trait]
 impl Intercept for Transparent {
     async fn on_answer(&self, _: &Bytes, answer: Bytes) -> Bytes {
-        self.lead(answered(&answer), Side::Remote).await;
+        let (index, addresses) = self.read(&answer);
+        if let Some(index) = index {
+            self.know(index, addresses.iter().copied()).await;
+        }
+        self.lead(addresses, Side::Remote).await;
         answer
     }
 
     async fn on_local_answer(&self, answer: &Bytes) {
-        self.lead(answered(answer), Side::Local).await;
+        match self.read(answer) {
+            // Its choices say where it leads, and maybe for one port only.
+            (Some(index), addresses) => self.know(index, addresses).await,
+            (None, addresses) => self.lead(addresses, Side::Local).await,
+        }
     }
-}
-
-/// The addresses in a DNS answer.
-fn answered(answer: &[u8]) -> Vec<IpAddr> {
-    let message = Message::from_vec(answer).unwrap_or_else(|_| Message::query());
-    let records = message.answers.iter().chain(&message.additionals);
-    let addresses = records.filter_map(|record| match record.data {
-        RData::A(address) => Some(IpAddr::V4(address.0)),
-        RData::AAAA(address) => Some(IpAddr::V6(address.0)),
-        _ => None,
-    });
-    addresses.collect()
 }
 
 /// The addresses of the cluster that a pod is told without asking: those of Services in its environment, and its hostAliases.

@@ -5,7 +5,8 @@
 //! client is killed.
 
 use super::local::Side;
-use crate::config::Destinations;
+use crate::config::{Destinations, Hosts};
+use crate::dns::chosen::Chosen;
 use crate::error::Error;
 use ipnet::IpNet;
 use nlink::netlink::nftables::{
@@ -61,26 +62,31 @@ pub(super) struct Pair {
 }
 
 /// What the user has said of some destinations.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Choice {
     pub(super) of: Destinations,
     pub(super) side: Side,
+}
+
+/// What decides where something leads, in this order.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sides<'a> {
+    pub(super) choices: &'a [Choice],
+    /// The names among the choices.
+    pub(super) names: &'a Chosen,
+    /// What is local by itself.
+    pub(super) local: &'a [IpNet],
 }
 
 /// The table, in place until it is dropped.
 pub(super) struct Table(Connection<Nftables>);
 
 impl Table {
-    /// Puts the table in place; one that a client of the past has left is replaced. What goes to `local` stays there, but for what
-    /// the user has chosen.
+    /// Puts the table in place; one that a client of the past has left is replaced.
     ///
     /// # Errors
     /// [`Error::Local`] with what the kernel says.
-    pub(super) async fn install(
-        ports: Ports,
-        choices: &[Choice],
-        local: &[IpNet],
-    ) -> Result<Table, Error> {
+    pub(super) async fn install(ports: Ports, sides: Sides<'_>) -> Result<Table, Error> {
         let connection = Connection::<Nftables>::new()
             .map_err(refused)?
             .timeout(TIMEOUT);
@@ -92,18 +98,23 @@ impl Table {
             connection
                 .transaction()
                 .add_table_with_flags(NAME, FAMILY, NFT_TABLE_F_OWNER);
-        for side in [Side::Local, Side::Remote] {
+        let named = (0..sides.names.names().count()).map(Group::Named);
+        for group in [Side::Local, Side::Remote]
+            .map(Group::Led)
+            .into_iter()
+            .chain(named)
+        {
             for field in ADDRESSES {
-                transaction = transaction.add_set(set(side, field));
+                transaction = transaction.add_set(group.set(field));
             }
         }
         let chain = BaseChain::nat(NatHook::Output, REDIRECTING);
-        transaction = add(transaction, TCP, chain, tcp(ports, choices, local))?;
+        transaction = add(transaction, TCP, chain, tcp(ports, sides))?;
         transaction.commit(&connection).await.map_err(refused)?;
 
         let mut transaction = connection.transaction();
         let chain = BaseChain::route(Priority::Mangle);
-        transaction = add(transaction, UDP, chain, udp(ports, choices, local))?;
+        transaction = add(transaction, UDP, chain, udp(ports, sides))?;
         let chain = BaseChain::filter(FilterHook::Prerouting, Priority::Mangle);
         transaction = add(transaction, ROUTED, chain, routed(ports))?;
         transaction.commit(&connection).await.map_err(|error| {
@@ -114,12 +125,12 @@ impl Table {
         Ok(Table(connection))
     }
 
-    /// Has `address` lead to `side`, to which it would not lead by itself; `again` if it was led to the other one.
-    pub(super) async fn lead(
+    /// Has `address` be one of `group`, and no more one of `before`.
+    pub(super) async fn put(
         &self,
         address: IpAddr,
-        side: Side,
-        again: bool,
+        group: Group,
+        before: Option<Group>,
     ) -> Result<(), nlink::Error> {
         let (field, element) = match address {
             IpAddr::V4(v4) => (PacketField::Ip4Daddr, SetElement::ipv4(v4)),
@@ -127,27 +138,40 @@ impl Table {
         };
         let element = [element];
         let mut transaction = self.0.transaction();
-        if again {
-            transaction = transaction.del_set_elements(&set(side.other(), field), &element);
+        if let Some(before) = before {
+            transaction = transaction.del_set_elements(&before.set(field), &element);
         }
-        let transaction = transaction.add_set_elements(&set(side, field), &element);
+        let transaction = transaction.add_set_elements(&group.set(field), &element);
         transaction.commit(&self.0).await
     }
 }
 
-/// The addresses of one family that lead to `side` although they would not by themselves.
-fn set(side: Side, field: PacketField) -> Set {
-    Set::new(NAME, name(side, field))
-        .family(FAMILY)
-        .key_type(field.key_type())
+/// Addresses that have something in common. There is a set for those of each family.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Group {
+    /// They lead to this side although they would not by themselves.
+    Led(Side),
+    /// They are those of a chosen name, by its index.
+    Named(usize),
 }
 
-fn name(side: Side, field: PacketField) -> &'static str {
-    match (side, field) {
-        (Side::Local, PacketField::Ip4Daddr) => "local4",
-        (Side::Local, _) => "local6",
-        (Side::Remote, PacketField::Ip4Daddr) => "remote4",
-        (Side::Remote, _) => "remote6",
+impl Group {
+    fn set(self, field: PacketField) -> Set {
+        Set::new(NAME, &self.name(field))
+            .family(FAMILY)
+            .key_type(field.key_type())
+    }
+
+    fn name(self, field: PacketField) -> String {
+        let family = match field {
+            PacketField::Ip4Daddr => 4,
+            _ => 6,
+        };
+        match self {
+            Group::Led(Side::Local) => format!("local{family}"),
+            Group::Led(Side::Remote) => format!("remote{family}"),
+            Group::Named(index) => format!("name{index}_{family}"),
+        }
     }
 }
 
@@ -164,7 +188,7 @@ fn add(
 }
 
 /// What becomes of a connection, in this order.
-fn tcp(ports: Ports, choices: &[Choice], local: &[IpNet]) -> Vec<Rule> {
+fn tcp(ports: Ports, of: Sides<'_>) -> Vec<Rule> {
     let of_a_syn = Value::Masked {
         value: TcpFlags::SYN.bits().into(),
         mask: (TcpFlags::SYN | TcpFlags::ACK | TcpFlags::RST | TcpFlags::FIN)
@@ -182,12 +206,12 @@ fn tcp(ports: Ports, choices: &[Choice], local: &[IpNet]) -> Vec<Rule> {
         let pair = if v6 { ports.v6 } else { Some(ports.v4) };
         Some(rule.redirect(Some(pair?.tcp)))
     };
-    rules.extend(sides(TCP, hand_over, choices, local));
+    rules.extend(sides(TCP, hand_over, of));
     rules
 }
 
 /// What becomes of a datagram that leaves, in this order.
-fn udp(ports: Ports, choices: &[Choice], local: &[IpNet]) -> Vec<Rule> {
+fn udp(ports: Ports, of: Sides<'_>) -> Vec<Rule> {
     let mut rules = vec![
         rule(UDP).match_l4proto_not(UDP_PROTOCOL).accept(),
         // To whoever has reached a port of this container's from outside of it, as Docker publishes it.
@@ -198,7 +222,7 @@ fn udp(ports: Ports, choices: &[Choice], local: &[IpNet]) -> Vec<Rule> {
     ];
     let hand_over =
         |rule: Rule, v6: bool| (!v6 || ports.v6.is_some()).then(|| rule.set_mark(MARK).accept());
-    rules.extend(sides(UDP, hand_over, choices, local));
+    rules.extend(sides(UDP, hand_over, of));
     rules
 }
 
@@ -231,12 +255,7 @@ fn rule(chain: &str) -> Rule {
 }
 
 /// What is local is let go; the rest is what `hand_over` makes of it, where it takes the family: `true` is IPv6.
-fn sides(
-    chain: &str,
-    hand_over: impl Fn(Rule, bool) -> Option<Rule>,
-    choices: &[Choice],
-    local: &[IpNet],
-) -> Vec<Rule> {
+fn sides(chain: &str, hand_over: impl Fn(Rule, bool) -> Option<Rule>, of: Sides<'_>) -> Vec<Rule> {
     let rule = || rule(chain);
     let to = |side, v6: bool, rule: Rule| match side {
         Side::Remote => hand_over(rule.clone(), v6).unwrap_or_else(|| rule.accept()),
@@ -257,26 +276,45 @@ fn sides(
     let kinds = [RouteType::Local, RouteType::Broadcast, RouteType::Multicast];
     rules.extend(kinds.map(|kind| rule().match_fib_type(FibFlags::DADDR, kind).accept()));
 
-    let mut choices = choices.to_vec();
-    choices.sort_by_key(|Choice { of, .. }| Reverse((of.net.prefix_len(), of.port)));
-    rules.extend(choices.iter().map(|Choice { of, side }| {
-        let (address, length) = (of.net.addr(), of.net.prefix_len());
-        let there = rule().match_daddr(address, length);
-        let there = match of.port {
-            Some(port) if chain == UDP => there.match_udp_dport(port),
-            Some(port) => there.match_tcp_dport(port),
-            None => there,
+    let members = |group: Group| {
+        ADDRESSES.map(|field| {
+            let there = rule().match_in_set(field, &group.name(field));
+            (field == PacketField::Ip6Daddr, there)
+        })
+    };
+    let mut choices: Vec<&Choice> = of.choices.iter().collect();
+    choices.sort_by_key(|Choice { of, .. }| {
+        let narrow = match &of.hosts {
+            Hosts::Name(_) => u8::MAX,
+            Hosts::Net(net) => net.prefix_len(),
         };
-        to(*side, address.is_ipv6(), there)
-    }));
-    for side in [Side::Local, Side::Remote] {
-        rules.extend(ADDRESSES.map(|field| {
-            let named = rule().match_in_set(field, name(side, field));
-            to(side, field == PacketField::Ip6Daddr, named)
+        Reverse((narrow, of.port))
+    });
+    for Choice { of: chosen, side } in choices {
+        let there = match &chosen.hosts {
+            Hosts::Net(net) => {
+                let there = rule().match_daddr(net.addr(), net.prefix_len());
+                vec![(net.addr().is_ipv6(), there)]
+            }
+            Hosts::Name(name) => {
+                let named = of.names.find(name).map(|asked| Group::Named(asked.index));
+                named.into_iter().flat_map(members).collect()
+            }
+        };
+        rules.extend(there.into_iter().map(|(v6, there)| {
+            let there = match chosen.port {
+                Some(port) if chain == UDP => there.match_udp_dport(port),
+                Some(port) => there.match_tcp_dport(port),
+                None => there,
+            };
+            to(*side, v6, there)
         }));
     }
+    for side in [Side::Local, Side::Remote] {
+        rules.extend(members(Group::Led(side)).map(|(v6, there)| to(side, v6, there)));
+    }
     let near = |net: &IpNet| rule().match_daddr(net.addr(), net.prefix_len()).accept();
-    rules.extend(local.iter().map(near));
+    rules.extend(of.local.iter().map(near));
     rules.extend(
         [(NFPROTO_IPV4, false), (NFPROTO_IPV6, true)].map(|(family, v6)| {
             let all = rule().then(Match::eq(Field::NfProto, family));
@@ -307,7 +345,7 @@ mod tests {
         }),
     };
 
-    fn words(chain: Chosen, ports: Ports, choices: &[(&str, Side)]) -> Vec<String> {
+    fn words(chain: Making, ports: Ports, choices: &[(&str, Side)]) -> Vec<String> {
         let local = ["172.17.0.0/16", "fd00:5::/64"].map(|net| net.parse().unwrap());
         let choices: Vec<Choice> = choices
             .iter()
@@ -316,10 +354,16 @@ mod tests {
                 side: *side,
             })
             .collect();
-        in_words(chain(ports, &choices, &local))
+        let names = Chosen::among(choices.iter().map(|choice| &choice.of), b"");
+        let sides = Sides {
+            choices: &choices,
+            names: &names,
+            local: &local,
+        };
+        in_words(chain(ports, sides))
     }
 
-    type Chosen = fn(Ports, &[Choice], &[IpNet]) -> Vec<Rule>;
+    type Making = fn(Ports, Sides<'_>) -> Vec<Rule>;
 
     fn in_words(rules: Vec<Rule>) -> Vec<String> {
         rules
@@ -382,7 +426,7 @@ mod tests {
     #[test]
     fn without_ipv6_nothing_of_it_is_handed_over() {
         let ports = Ports { v6: None, ..PORTS };
-        for chain in [tcp as Chosen, udp] {
+        for chain in [tcp as Making, udp] {
             let words = words(chain, ports, &[("fd00::1", Side::Remote)]);
             let is_v6 = |rule: &&String| rule.contains("ip6 ") || rule.contains("ipv6");
             let v6: Vec<_> = words.iter().filter(is_v6).collect();
@@ -404,16 +448,25 @@ mod tests {
             ("10.1.2.3", Side::Local),
             ("10.1.2.3:80", Side::Remote),
             ("fd00::1", Side::Remote),
+            ("db", Side::Local),
+            ("api.example.com", Side::Remote),
+            ("db:80", Side::Remote),
         ];
         let datagrams = words(udp, PORTS, &choices);
         assert_eq!(
-            datagrams[7],
+            datagrams[13],
             "ip daddr 10.1.2.3 udp dport 80 meta mark set 0x00007465 accept"
         );
         let words = words(tcp, PORTS, &choices);
         assert_eq!(
-            words[6..11],
+            words[6..17],
             [
+                "ip daddr @name0_4 tcp dport 80 redirect to :4000",
+                "ip6 daddr @name0_6 tcp dport 80 redirect to :6000",
+                "ip daddr @name0_4 accept",
+                "ip6 daddr @name0_6 accept",
+                "ip daddr @name1_4 redirect to :4000",
+                "ip6 daddr @name1_6 redirect to :6000",
                 "ip6 daddr fd00::1 redirect to :6000",
                 "ip daddr 10.1.2.3 tcp dport 80 redirect to :4000",
                 "ip daddr 10.1.2.3 accept",
