@@ -1,7 +1,7 @@
 # Everything that is made or fetched along the way lies in ~/.cache/local-telepresence and target/.
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
 
-.PHONY: help demo test check images push cluster-up cluster-down bench clean
+.PHONY: help demo test check fuzz images push cluster-up cluster-down bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -14,6 +14,9 @@ test: ## everything that is tested, with a real cluster (KEEP=1 leaves it up)
 
 check: ## format, lints, docs, licences
 	@.ci/check
+
+fuzz: ## each parser of what comes over the wire, given anything, for a few seconds
+	@fuzz/run
 
 images: ## telepresence-remote:dev and local-telepresence:dev into the Docker engine at hand
 	@tests/cluster/rust

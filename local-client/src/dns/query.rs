@@ -50,7 +50,7 @@ impl Query {
     }
 
     /// The longest answer that fits into one datagram, in bytes (RFC 6891 6.2.5; 512 without EDNS).
-    fn udp_limit(&self) -> usize {
+    pub(super) fn udp_limit(&self) -> usize {
         usize::from(self.message.max_payload()).min(UDP_MAX)
     }
 
@@ -101,7 +101,14 @@ impl Query {
                 _ => beyond = count,
             }
         }
+        // Not even without records, where a nameserver's options are long.
         with(fitting)
+            .filter(|answer| answer.len() <= self.udp_limit())
+            .or_else(|| {
+                let mut bare = self.response();
+                bare.metadata.truncation = true;
+                encode(&bare)
+            })
     }
 
     fn response(&self) -> Message {
