@@ -17,6 +17,9 @@ PATH=$PATH:$CARGO_BIN
 CLUSTER=telepresence-test   # not the one that deploy/kind.yaml makes for users
 NODE=$CLUSTER-control-plane
 CLUSTER_RANGE=198.18.0.0/15   # pods, Services and cloud: set aside for tests by RFC 2544, so never anybody's own network
+CLUSTER_RANGE_6=2001:2::/48      # the same of IPv6 (RFC 5180)
+POD_RANGE_6=2001:2:0:100::/56
+SERVICE_RANGE_6=2001:2:0:200::/112
 
 # Builds go to the engine at hand, never to a remote or containerised builder that would keep the result to itself.
 export BUILDX_BUILDER=default

@@ -76,20 +76,18 @@ fn ensure_line(text: &str, line: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// An address of IPv6 that is the pod's alone, with a server at it: the cluster has none.
+/// An address of IPv6 that is the pod's alone, with a server at it: the cluster does not know of it.
 const ADDRESS: &str = "fd00:77::1";
 
 /// TCP and UDP to an address of IPv6: as for what is beside the client in its pod. From a network of Docker's that has IPv6, and from one that has
-/// none: the pod seems to have an address of IPv6, as there is one beside its name.
+/// none.
 #[test]
 fn o15_ipv6_as_in_the_pod() -> Outcome {
     let namespace = Namespace::new()?;
     let command = serde_json::json!(python(DATAGRAMS, &["serve", PORT]));
     let (image, busybox) = (app::IMAGE, "telepresence-test/busybox:1");
     let with_ipv6 = format!(
-        "hostname: six
-      hostAliases: [{{ip: 'fd00:77::2', hostnames: [six]}}]
-      initContainers:
+        "initContainers:
       - name: address
         image: {busybox}
         command: [ip, address, add, {ADDRESS}/64, dev, lo]

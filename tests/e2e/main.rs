@@ -8,6 +8,7 @@ mod datagrams;
 mod deploy;
 mod differences;
 mod differential;
+mod dual_stack;
 mod environment;
 mod incoming;
 mod link;

@@ -15,7 +15,7 @@ Two runs print the same where the network does the same. So what differs from ru
 The server does at each port what PORTS says, by TCP, and at some what ANSWERING says, by UDP. At CLOSED nobody listens, and MISSING is no
 port of any Service.
 """
-import concurrent.futures, errno, hashlib, json, os, re, select, socket, ssl, struct, subprocess, sys, threading, time, uuid
+import concurrent.futures, errno, hashlib, ipaddress, json, os, re, select, socket, ssl, struct, subprocess, sys, threading, time, uuid
 from itertools import product
 
 PORTS = {
@@ -207,7 +207,7 @@ def receive(server, answer):
 
 ANSWERING = {
     "ask": lambda data, peer: data,
-    "whence": lambda data, peer: "{} {}".format(*peer).encode(),
+    "whence": lambda data, peer: "{} {}".format(*peer[:2]).encode(),
     "silent": lambda data, peer: None,
 }
 
@@ -216,14 +216,18 @@ def serve():
     kept = []
     for name, port in PORTS.items():
         if name in ATTENDING:
-            listener = socket.create_server(("", port), backlog=1024)
-            threading.Thread(target=accept, args=(listener, ATTENDING[name])).start()
+            for family in socket.AF_INET, socket.AF_INET6:
+                listener = socket.create_server(("", port), family=family, backlog=1024)
+                threading.Thread(target=accept, args=(listener, ATTENDING[name])).start()
         if name == "full":
             kept += [socket.create_server(("", port), backlog=0), socket.create_connection(("127.0.0.1", port))]
         if name in ANSWERING:
-            server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-            server.bind(("", port))
-            threading.Thread(target=receive, args=(server, ANSWERING[name])).start()
+            for family in socket.AF_INET, socket.AF_INET6:
+                server = socket.socket(family, socket.SOCK_DGRAM)
+                if family == socket.AF_INET6:
+                    server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                server.bind(("", port))
+                threading.Thread(target=receive, args=(server, ANSWERING[name])).start()
     threading.Event().wait()
 
 
@@ -251,9 +255,12 @@ def replacements(facts):
     yield re.compile(re.escape(facts["namespace"]), re.IGNORECASE), "NS"
     for label, address in facts["addresses"].items():
         parts = address.split(".")
-        for form in address, "-".join(parts), ".".join(reversed(parts)):
+        forms, digit = [address, "-".join(parts), ".".join(reversed(parts))], r"\d"
+        if ":" in address:
+            forms, digit = [address, ipaddress.ip_address(address).reverse_pointer.removesuffix(".ip6.arpa")], r"[\da-f:]"
+        for form in forms:
             # What goes on is another address.
-            yield re.compile(rf"(?<![\d.-]){re.escape(form)}(?![\d]|[.-]\d)"), f"<{label}>"
+            yield re.compile(rf"(?<!{digit})(?<![.-]){re.escape(form)}(?!{digit}|[.-]{digit})"), f"<{label}>"
 
 
 RULES = []
@@ -302,6 +309,8 @@ def names(ns, at):
         # Its pods, by a Service without an address.
         "headless", f"headless{full}", "peer-0.headless", f"PEER-1.headless.{ns}", f"peer-1.headless{full}.", "peer-2.headless",
         f"{dashed(at['peer-0'])}.{ns}.pod.cluster.local", f"{dashed(at['peer-0'])}.headless",
+        # Services of IPv6, and of both families.
+        "six", f"six{full}.", "dual", f"dual.{ns}",
         # Aliases.
         "renamed", f"renamed{full}.", "external", f"external{full}.", "dangling",
         "alias.of.the.pod", "ALIAS.of.the.pod", "alias.of.the.pod.", "alias",
@@ -413,7 +422,7 @@ def dig(*words):
 def asking(ns, at):
     full = f".{ns}.svc.cluster.local."
     owners = [
-        *(name + full for name in ["peer", "PEER", "headless", "peer-0.headless", "renamed", "external", "dangling", "empty", "hollow"]),
+        *(name + full for name in ["peer", "PEER", "headless", "peer-0.headless", "renamed", "external", "dangling", "empty", "hollow", "six", "dual"]),
         f"_ask._tcp.peer{full}", f"_ask._udp.peer{full}", f"_ask._tcp.headless{full}", f"nowhere{full}", f"{ns}.svc.cluster.local.",
         "cluster.local.", "dns-version.cluster.local.", "kubernetes.default.svc.cluster.local.", "somewhere.someplace.cloud.example.com.",
         "nowhere.example.com.", "nowhere.", "com.", ".",
@@ -429,7 +438,7 @@ def asking(ns, at):
     ]  # fmt: skip
     for owner, option in product([f"peer{full}", f"crowd{full}", f"nowhere{full}"], options):
         case(f"dig {option} {owner}", dig, *option.split(), owner)
-    for name, kind in product(["peer", f"peer.{ns}", "headless", "kubernetes.default", "nowhere", "alias"], ["A", "SRV"]):
+    for name, kind in product(["peer", f"peer.{ns}", "headless", "kubernetes.default", "nowhere", "alias", "dual"], ["A", "AAAA", "SRV"]):
         case(f"dig +search {name} {kind}", dig, "+search", name, kind)
     for transport, kind in product(["+tcp", "+notcp"], ["A", "AAAA", "SRV"]):
         case(f"dig {transport} @kube-dns peer {kind}", dig, transport, f"@{at['kube-dns']}", f"peer{full}", kind)
@@ -595,8 +604,18 @@ def reachable(ns, at):
     ]  # fmt: skip
 
 
+def reachable_by_v6(ns, at):
+    return ["six", f"six.{ns}", at["six"], at["six-peer-0"]]
+
+
 def failing_in_the_cluster(ns, at):
     return {
+        "a closed port of a pod, by IPv6": (at["six-peer-0"], CLOSED),
+        "a closed port of a Service of IPv6": ("six", CLOSED),
+        "a port that a Service of IPv6 has not": ("six", MISSING),
+        "a closed port of the pod's own, by IPv6": (at["six-pod"], CLOSED),
+        "no pod's address of IPv6": ("2001:2:0:1ff::1", PORTS["ask"]),
+        "an address of IPv6 that is nobody's": ("fd00::1", CLOSED),
         "a closed port of a pod": (at["peer-0"], CLOSED),
         "a closed port of a Service": ("peer", CLOSED),
         "a port that a Service has not": ("peer", MISSING),
@@ -619,7 +638,6 @@ def failing_here():
         "localhost": ("localhost", CLOSED),
         "0.0.0.0": ("0.0.0.0", CLOSED),
         "::1": ("::1", CLOSED),
-        "fd00::1": ("fd00::1", CLOSED),
         "255.255.255.255": ("255.255.255.255", CLOSED),
         "224.0.0.1": ("224.0.0.1", CLOSED),
     }
@@ -916,6 +934,10 @@ def by_curl(url):
 def connecting(ns, at):
     for host, way in product(reachable(ns, at), WAYS):
         case(f"tcp ask {way.__name__} '{host}'", asked, way, host, PORTS["ask"])
+    for host, way in product(reachable_by_v6(ns, at), [way for way in WAYS if way not in (mapped, bound_to_own, with_options)]):
+        case(f"tcp ask {way.__name__} '{host}'", asked, way, host, PORTS["ask"])
+    for way in create_connection, fast_open:
+        case(f"tcp ask {way.__name__} 'dual'", asked, way, "dual", PORTS["ask"])
     for way in WAYS:
         case(f"tcp ask {way.__name__} 'headless'", either, way, "headless", PORTS["ask"])
     for where, targets in {"in the cluster": failing_in_the_cluster(ns, at), "here": failing_here()}.items():
@@ -938,7 +960,9 @@ def connecting(ns, at):
     hosts = ["peer", at["peer"], at["peer-0"], "peer-0.headless", "alias"]
     for (what, act), host in product(acts.items(), hosts):
         case(f"tcp {what} '{host}'", act, host)
-    for host in hosts:
+    for what in "greeted", "bulk", "many", "in turns", "reset", "confirmed, then reset", "own end":
+        case(f"tcp {what} 'six'", acts[what], "six")
+    for host in [*hosts, "six"]:
         case(f"tcp closed '{host}'", by_server, host, "close")
         case(f"tcp answered, then reset '{host}'", left_unread, host, 50)
         for times in 1, LONG:
@@ -974,6 +998,12 @@ def udp(family=socket.AF_INET):
     return s
 
 
+def udp_to(host):
+    """A socket of the address's family, and the address."""
+    host = address(host)
+    return udp(socket.AF_INET6 if ":" in host else socket.AF_INET), host
+
+
 def answered(s, receive, send, *args):
     """Sends until there is an answer, as whoever uses datagrams has to: on a busy machine some are lost, in the pod as well."""
     s.settimeout(SHORT)
@@ -988,16 +1018,16 @@ def answered(s, receive, send, *args):
 
 
 def udp_connected(host, port):
-    s = udp()
-    s.connect((address(host), port))
+    s, there = udp_to(host)
+    s.connect((there, port))
     said = answered(s, lambda: s.recv(100), s.send, b"hello")
     return f"{s.getpeername()[0]} {said}"
 
 
 def udp_unconnected(host, port):
-    s, there = udp(), (address(host), port)
-    data, whence = answered(s, lambda: s.recvfrom(100), s.sendto, b"hello", there)
-    return f"{whence[0]} {data}, from there: {whence == there}"
+    s, there = udp_to(host)
+    data, whence = answered(s, lambda: s.recvfrom(100), s.sendto, b"hello", (there, port))
+    return f"{whence[0]} {data}, from there: {whence[:2] == (there, port)}"
 
 
 def udp_mapped(host, port):
@@ -1007,8 +1037,8 @@ def udp_mapped(host, port):
 
 
 def udp_in_pieces(host, port):
-    s = udp()
-    data, _, flags, whence = answered(s, lambda: s.recvmsg(3), s.sendmsg, [b"he", b"", b"llo"], [], 0, (address(host), port))
+    s, there = udp_to(host)
+    data, _, flags, whence = answered(s, lambda: s.recvmsg(3), s.sendmsg, [b"he", b"", b"llo"], [], 0, (there, port))
     return f"{whence[0]} {data}, cut off: {bool(flags & socket.MSG_TRUNC)}"
 
 
@@ -1017,14 +1047,14 @@ IP_RECVERR, IP_MTU_DISCOVER, IP_PMTUDISC_DO, IP_PKTINFO = 11, 10, 2, 8
 
 
 def udp_of(size, host):
-    s, data = udp(), bytes(range(256)) * 256
-    s.connect((address(host), PORTS["ask"]))
+    (s, there), data = udp_to(host), bytes(range(256)) * 256
+    s.connect((there, PORTS["ask"]))
     return f"back: {answered(s, lambda: s.recv(1 << 16), s.send, data[:size]) == data[:size]}"
 
 
 def udp_whence(host):
-    s = udp()
-    s.connect((address(host), PORTS["whence"]))
+    s, there = udp_to(host)
+    s.connect((there, PORTS["whence"]))
     there, port = answered(s, lambda: s.recv(100), s.send, b"whence").decode().split()
     return there, int(port), s.getsockname()[1]
 
@@ -1040,9 +1070,8 @@ def udp_from_port(host):
 
 def udp_fails(prepare, host, port):
     """Asked again and again: of messages that nobody is there, kernels send so many a second and no more."""
-    s, there = udp(), (address(host), port)
-    if ":" in there[0]:
-        s = udp(socket.AF_INET6)
+    s, there = udp_to(host)
+    there = there, port
     s.settimeout(SHORT / 4)
     prepare(s, there)
     for _ in range(4 * LONG):
@@ -1095,9 +1124,9 @@ def udp_two_from_one_port(at):
 
 
 def udp_many(host):
-    sockets = [udp() for _ in range(100)]
+    sockets, there = [udp_to(host)[0] for _ in range(100)], address(host)
     for number, s in enumerate(sockets):
-        s.connect((address(host), PORTS["ask"]))
+        s.connect((there, PORTS["ask"]))
         s.send(b"%d" % number)
     back = [answered(s, lambda: s.recv(100), s.send, b"%d" % number) for number, s in enumerate(sockets)]
     return f"{sum(said == b'%d' % number for number, said in enumerate(back))} of 100"
@@ -1121,6 +1150,12 @@ def broadcast(allowed):
 def sending(ns, at):
     for host, way in product(reachable(ns, at), SENDING):
         case(f"udp {way.__name__} '{host}'", way, host, PORTS["ask"])
+    for host, way in product(reachable_by_v6(ns, at), [udp_connected, udp_unconnected, udp_in_pieces]):
+        case(f"udp {way.__name__} '{host}'", way, host, PORTS["ask"])
+    for size in 0, 1, 1472, 1473, 9000:
+        case(f"udp {size} bytes 'six'", udp_of, size, "six")
+    case("udp many 'six'", udp_many, "six")
+    case("udp from which address 'six'", udp_from_address, "six", at["six-pod"])
     hosts = ["peer", at["peer"], at["peer-0"], "peer-0.headless", "alias"]
     for size, host in product([0, 1, 512, 1472, 1473, 9000, 65_507, 65_508], hosts):
         case(f"udp {size} bytes '{host}'", udp_of, size, host)

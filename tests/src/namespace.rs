@@ -127,11 +127,14 @@ impl Namespace {
             .map(drop)
     }
 
-    /// The address of the cluster's node in kind's network.
+    /// The address of IPv4 that the cluster's node has in kind's network.
     pub fn node_address(&self) -> Result<String> {
-        self.kubectl(
+        let all = self.kubectl(
             "get node -o jsonpath={.items[0].status.addresses[?(@.type=='InternalIP')].address}",
-        )
+        )?;
+        let mut all = all.split(' ').map(str::to_owned);
+        let v4 = all.find(|address| !address.contains(':'));
+        v4.context("the node has no address of IPv4")
     }
 
     /// Waits until the target's Deployment is as its manifest says.

@@ -69,7 +69,8 @@ impl Transparent {
             Err(error) if no_ipv6(&error) => None,
             bound => Some(bound.map_err(cannot_listen)?),
         };
-        if v6.is_none() && has_v6(&facts) {
+        let pods_v6 = v6_of(&facts);
+        if v6.is_none() && pods_v6.is_some() {
             tracing::warn!(
                 "the pod has IPv6, which Docker has turned off here: your code has it with --sysctl net.ipv6.conf.all.disable_ipv6=0"
             );
@@ -91,7 +92,7 @@ impl Transparent {
             })
         })
         .collect();
-        let routes = Routes::install(ports.v6.is_some(), has_v6(&facts)).await?;
+        let routes = Routes::install(ports.v6.is_some(), pods_v6).await?;
         let names = Chosen::among(
             choices.iter().map(|choice| &choice.of),
             &facts.resolv_conf.0,
@@ -226,10 +227,13 @@ fn told(facts: &Facts) -> Vec<IpAddr> {
     of_services.chain(hosts::aliases(&facts.hosts.0)).collect()
 }
 
-/// Whether the pod has an address of IPv6: the kubelet writes all that it has into its hosts file, beside its name.
-fn has_v6(facts: &Facts) -> bool {
+/// The address of IPv6 that the pod has, if any: the kubelet writes all of its addresses into its hosts file, beside its name.
+fn v6_of(facts: &Facts) -> Option<Ipv6Addr> {
     let own = hosts::addresses(&facts.hosts.0, &facts.hostname);
-    own.iter().any(IpAddr::is_ipv6)
+    own.into_iter().find_map(|address| match address {
+        IpAddr::V6(v6) => Some(v6),
+        IpAddr::V4(_) => None,
+    })
 }
 
 /// Where one family's connections and datagrams are handed over.
@@ -286,13 +290,13 @@ mod tests {
                     .to_vec(),
             ),
         };
-        assert!(!has_v6(&facts), "its name has none");
+        assert_eq!(v6_of(&facts), None, "its name has none");
         let told: Vec<String> = told(&facts).iter().map(IpAddr::to_string).collect();
         assert_eq!(told, ["198.18.0.1", "192.0.2.2", "fd00::2"]);
         let dual = Facts {
             hosts: Blob(b"192.0.2.1 pod\nfd00::1 pod\n".to_vec()),
             ..facts
         };
-        assert!(has_v6(&dual));
+        assert_eq!(v6_of(&dual), "fd00::1".parse().ok());
     }
 }

@@ -15,8 +15,11 @@ use std::time::Duration;
 /// the rule again.
 const TABLE: u32 = 29_797;
 const PRIORITY: u32 = 29_797;
-/// An address for a container without IPv6: made up, as those are that are nobody else's (RFC 4193 3.2).
-const STAND_IN: Ipv6Addr = Ipv6Addr::new(0xfd6b, 0x1f0c, 0x8e5d, 0, 0, 0, 0, 1);
+/// The last half of the address that a container without IPv6 gets. It has the pod's first half, so that programs prefer the same of a
+/// name's addresses as in the pod (RFC 6724 goes by one's own address); in it, no pod has this one but by a rare chance.
+const STAND_IN: u64 = 0x7465_6c65_7072_6573;
+/// The loopback interface, in every network namespace.
+const LOOPBACK: u32 = 1;
 /// How long the kernel may take to answer, which it does at once.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -24,16 +27,16 @@ const TIMEOUT: Duration = Duration::from_secs(1);
 pub(super) struct Routes {
     connection: Connection<Route>,
     v6: bool,
-    /// Whether this container was given an address and a way out by IPv6.
-    way_out: bool,
+    /// The address that this container was given, with a way out by IPv6.
+    way_out: Option<Ipv6Addr>,
 }
 
 impl Routes {
-    /// Puts them in place. `pods` says whether the pod has IPv6.
+    /// Puts them in place. `pods` is the address of IPv6 that the pod has.
     ///
     /// # Errors
     /// [`Error::Local`] with what the kernel says.
-    pub(super) async fn install(v6: bool, pods: bool) -> Result<Routes, Error> {
+    pub(super) async fn install(v6: bool, pods: Option<Ipv6Addr>) -> Result<Routes, Error> {
         let refused = |error| {
             Error::Local(format!(
                 "the kernel does not route datagrams by their mark: {error}; --intercept loopback does without"
@@ -61,11 +64,11 @@ impl Routes {
         let mut routes = Routes {
             connection,
             v6,
-            way_out: false,
+            way_out: None,
         };
-        if v6 && pods {
+        if let Some(pods) = pods.filter(|_| v6) {
             // Without, there is no IPv6 for the code, as there was none before.
-            match routes.open_a_way_out().await {
+            match routes.open_a_way_out(beside(pods)).await {
                 Ok(opened) => routes.way_out = opened,
                 Err(error) => tracing::warn!("your code has no IPv6, which the pod has: {error}"),
             }
@@ -73,21 +76,23 @@ impl Routes {
         Ok(routes)
     }
 
-    /// Gives this container an address and a way out, if it has none; whether that was so.
-    async fn open_a_way_out(&self) -> Result<bool, nlink::Error> {
+    /// Gives this container the address and a way out, if it has none; returns the address then.
+    async fn open_a_way_out(&self, stand_in: Ipv6Addr) -> Result<Option<Ipv6Addr>, nlink::Error> {
         let leads_out = |route: &RouteMessage| {
-            route.is_ipv6() && route.is_default() && route.route_type() == RouteType::Unicast
+            let is_default = route.is_ipv6() && route.is_default();
+            // By the loopback interface it is what a client that was killed has left.
+            is_default && route.route_type() == RouteType::Unicast && route.oif() != Some(LOOPBACK)
         };
         if self.connection.get_routes().await?.iter().any(leads_out) {
-            return Ok(false);
+            return Ok(None);
         }
-        let address = Ipv6Address::new("lo", STAND_IN, 128);
+        let address = Ipv6Address::new("lo", stand_in, 128);
         match self.connection.add_address(address).await {
             Err(error) if !error.is_already_exists() => return Err(error),
             _ => {}
         }
         self.connection.replace_route(way_out()).await?;
-        Ok(true)
+        Ok(Some(stand_in))
     }
 
     /// Removes them.
@@ -99,13 +104,19 @@ impl Routes {
         if self.v6 {
             told(self.connection.del_route_if_exists(v6_route()).await);
         }
-        if self.way_out {
+        if let Some(stand_in) = self.way_out {
             told(self.connection.del_route_if_exists(way_out()).await);
-            let address = STAND_IN.into();
+            let address = stand_in.into();
             let removed = self.connection.del_address_if_exists("lo", address, 128);
             told(removed.await);
         }
     }
+}
+
+/// An address like this one, and not it.
+fn beside(pods: Ipv6Addr) -> Ipv6Addr {
+    let network = pods.to_bits() >> 64 << 64;
+    Ipv6Addr::from_bits(network | u128::from(STAND_IN))
 }
 
 fn told(removed: Result<bool, nlink::Error>) {
@@ -138,4 +149,15 @@ fn v6_route() -> Ipv6Route {
         .dev("lo")
         .route_type(RouteType::Local)
         .table(TABLE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stand_in_is_of_the_pods_network() {
+        let beside = beside("2001:db8:1:2:3::4".parse().unwrap());
+        assert_eq!(beside.to_string(), "2001:db8:1:2:7465:6c65:7072:6573");
+    }
 }
