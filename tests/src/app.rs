@@ -91,7 +91,13 @@ impl App {
         App::run(cluster, &["--network", network], IMAGE, command)
     }
 
-    fn run(cluster: &Arc<Cluster>, options: &[&str], image: &str, command: &[&str]) -> Result<App> {
+    /// Runs `command` of any image, with these options of `docker run`.
+    pub fn run(
+        cluster: &Arc<Cluster>,
+        options: &[&str],
+        image: &str,
+        command: &[&str],
+    ) -> Result<App> {
         let (cluster, name) = (cluster.clone(), cluster.unique());
         let label = cluster.label();
         run(Command::new("docker")

@@ -5,6 +5,7 @@ mod figures;
 mod lab;
 mod processes;
 mod small;
+mod sshuttle;
 mod starts;
 mod table;
 mod ways;

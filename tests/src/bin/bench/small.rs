@@ -2,6 +2,7 @@
 
 use crate::figures::{Figures, load};
 use crate::lab::{self, LOAD, Lab, PORT};
+use crate::sshuttle::Sshuttle;
 use crate::table;
 use anyhow::Result;
 use tests::app::{self, App};
@@ -16,10 +17,11 @@ const ROUNDS: usize = 3;
 const BESIDE: &str = "beside";
 
 /// The columns, and whether datagrams are carried there.
-const PLACES: [(&str, bool); 3] = [
+const PLACES: [(&str, bool); 4] = [
     ("a pod", true),
     ("transparent mode", true),
     ("loopback mode", false),
+    ("sshuttle", false),
 ];
 
 const ROWS: [(&str, &str); 11] = [
@@ -60,7 +62,8 @@ pub fn measure(lab: &Lab) -> Result<()> {
     let (transparent, loopback) = (App::idle(&transparent)?, App::idle(&loopback)?);
     let pod = format!("pod/{BESIDE}");
     let pod = Caller::of(&lab.namespace, &pod, BESIDE);
-    let places: [&dyn Shell; 3] = [&pod, &transparent, &loopback];
+    let sshuttle = Sshuttle::start(lab)?;
+    let places: [&dyn Shell; 4] = [&pod, &transparent, &loopback, &sshuttle.place];
 
     let mut rounds = vec![];
     for number in 0..=ROUNDS {
@@ -84,7 +87,7 @@ pub fn measure(lab: &Lab) -> Result<()> {
     println!("| | {} |", PLACES.map(|(name, _)| name).join(" | "));
     println!("|---|{}", "---:|".repeat(PLACES.len()));
     for (key, name) in ROWS {
-        let cells = [0, 1, 2].map(|place| {
+        let cells = [0, 1, 2, 3].map(|place| {
             table::shown(table::median(
                 rounds
                     .iter()

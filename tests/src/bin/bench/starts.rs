@@ -48,7 +48,7 @@ fn listener(lab: &Lab, kind: Kind) -> Result<Option<(u16, Box<dyn Any>)>> {
     Ok(match kind {
         Kind::Project => None,
         Kind::PortForward => {
-            let forward = ways::forward(lab, LOAD, PORT)?;
+            let forward = ways::forward(lab, LOAD, ways::LOOPBACK, PORT)?;
             Some((forward.port, Box::new(forward)))
         }
         Kind::OpenSsh => {

@@ -15,6 +15,9 @@ use tests::shell::Shell;
 use tests::ssh::PortForward;
 use tests::sshd;
 
+/// Where a way begins on this machine.
+pub const LOOPBACK: &str = "127.0.0.1";
+
 /// A kind of way.
 #[derive(Clone, Copy)]
 pub enum Kind {
@@ -62,11 +65,11 @@ pub struct Way<'a> {
 
 /// The load on this machine, where a way begins at a port.
 fn from_here(lab: &Lab, port: u16, what: &str) -> Command {
-    lab.load_in("host", &[what, "127.0.0.1", &port.to_string()])
+    lab.load_in("host", &[what, LOOPBACK, &port.to_string()])
 }
 
 fn port_forward(lab: &Lab) -> Result<Way<'_>> {
-    let forward = forward(lab, LOAD, PORT)?;
+    let forward = forward(lab, LOAD, LOOPBACK, PORT)?;
     let port = forward.port;
     Ok(Way {
         kind: Kind::PortForward,
@@ -150,9 +153,9 @@ impl Pump {
     }
 }
 
-/// `kubectl port-forward` to a pod.
-pub fn forward(lab: &Lab, pod: &str, port: u16) -> Result<PortForward> {
-    PortForward::to(&lab.namespace, &format!("pod/{pod}"), "127.0.0.1", port)
+/// `kubectl port-forward` from an address of this machine to a pod.
+pub fn forward(lab: &Lab, pod: &str, address: &str, port: u16) -> Result<PortForward> {
+    PortForward::to(&lab.namespace, &format!("pod/{pod}"), address, port)
 }
 
 /// OpenSSH's client and server with a port of this machine that leads to the load, through `kubectl port-forward`.
@@ -165,7 +168,7 @@ pub struct OpenSsh {
 
 impl OpenSsh {
     pub fn start(lab: &Lab) -> Result<OpenSsh> {
-        let forward = forward(lab, sshd::NAME, sshd::PORT)?;
+        let forward = forward(lab, sshd::NAME, LOOPBACK, sshd::PORT)?;
         let known_hosts = lab.key.file.with_extension("hosts");
         fs::write(
             &known_hosts,
