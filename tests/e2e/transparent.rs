@@ -9,7 +9,7 @@ use tests::caller::Caller;
 use tests::client::{ADMIN, Client};
 use tests::command::{Background, eventually, run};
 use tests::docker::Network;
-use tests::manifests::{busybox, service_for};
+use tests::manifests::{self, busybox, service_for};
 use tests::namespace::Namespace;
 use tests::outcome::Outcome;
 use tests::shell::{Shell, assert_reset};
@@ -121,6 +121,38 @@ fn o16_the_clusters_api_server() -> Outcome {
     let there = Caller::new(&namespace).sh(version)?;
     assert!(there.contains("gitVersion"), "{there}");
     assert_eq!(app.sh(version)?, there);
+    Ok(())
+}
+
+/// Where clouds tell a machine about itself; here, what is beside the client in its pod does.
+const METADATA: &str = "169.254.169.254";
+
+#[test]
+fn o16_the_clouds_metadata_server() -> Outcome {
+    let namespace = Namespace::new()?;
+    let (image, directory) = ("telepresence-test/busybox:1", "/tmp");
+    let server = format!(
+        "initContainers:
+      - name: address
+        image: {image}
+        command: [ip, address, add, {METADATA}/32, dev, lo]
+        securityContext: {{capabilities: {{add: [NET_ADMIN]}}}}
+      containers:
+      - name: metadata
+        image: {image}
+        command: [sh, -c, 'echo metadata >{directory}/index.html; exec httpd -f -p {METADATA}:80 -h {directory}']
+"
+    );
+    namespace.apply(&manifests::target()?.replace("containers:\n", &server))?;
+    namespace.rolled_out()?;
+    let client = Client::of(&namespace).docker(&ADMIN).start(&[])?;
+    let app = App::idle(&client)?;
+    let url = format!("http://{METADATA}");
+    eventually("the server", || {
+        let page = app.get(&url)?;
+        ensure!(page == "metadata", "{page}");
+        Ok(())
+    })?;
     Ok(())
 }
 
