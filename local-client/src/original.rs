@@ -13,7 +13,7 @@ use hickory_resolver::system_conf::parse_resolv_conf;
 use hickory_resolver::{Hosts, TokioResolver};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::Name;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -64,6 +64,7 @@ impl Original {
             let nowhere = ResolverConfig::from_parts(None, vec![], vec![]);
             (nowhere, ResolverOpts::default())
         });
+        let config = without_the_shim(&config);
         let mut hosts = Hosts::default();
         if let Err(error) = hosts.read_hosts_conf(hosts_file) {
             tracing::debug!(%error, "no usable hosts file");
@@ -147,6 +148,17 @@ impl Service<Name> for Original {
     }
 }
 
+/// A client that was killed in a network that outlives it has left its own resolv.conf there. It would ask itself.
+fn without_the_shim(config: &ResolverConfig) -> ResolverConfig {
+    let name_servers = config.name_servers().iter();
+    let others = name_servers.filter(|server| server.ip != IpAddr::V4(Ipv4Addr::LOCALHOST));
+    ResolverConfig::from_parts(
+        config.domain().cloned(),
+        config.search().to_vec(),
+        others.cloned().collect(),
+    )
+}
+
 fn unresolved(error: NetError) -> Unresolved {
     if error.is_no_records_found() {
         Unresolved::NoSuchName
@@ -184,5 +196,15 @@ mod tests {
     async fn without_name_servers_the_lookup_ends_at_once() {
         let original = Original::new(b"options ndots:0\n", b"").unwrap();
         assert!(lookup(&original, "nowhere.example.com").await.is_err());
+    }
+
+    #[test]
+    fn the_shim_of_a_client_before_is_not_asked() {
+        let text = b"nameserver 127.0.0.1\nnameserver 192.0.2.1\nsearch example.com\n";
+        let (config, _) = parse_resolv_conf(text).unwrap();
+        let left = without_the_shim(&config);
+        let ips: Vec<IpAddr> = left.name_servers().iter().map(|server| server.ip).collect();
+        assert_eq!(ips, [IpAddr::from([192, 0, 2, 1])]);
+        assert_eq!(left.search(), config.search());
     }
 }

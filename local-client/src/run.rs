@@ -2,7 +2,6 @@
 
 use crate::cluster;
 use crate::config::{self, Exposed, Options, PodPort};
-use crate::dns::chosen::Chosen;
 use crate::dns::in_place::InPlace;
 use crate::dns::local::LocalNames;
 use crate::dns::{hosts, resolv_conf, shim};
@@ -99,15 +98,21 @@ async fn job(
         let (session, shutdown) = (session.clone(), shutdown.clone());
         tracker.spawn(async move { session.supervise(shutdown).await })
     };
-    let started = shutdown
-        .run_until_cancelled(start(&options, mode, &session, files, &tracker, &shutdown))
-        .await;
     let mut transparent = None;
-    let outcome = match started {
+    let starting = start(
+        &options,
+        mode,
+        &session,
+        files,
+        &mut transparent,
+        &tracker,
+        &shutdown,
+    );
+    let outcome = match shutdown.run_until_cancelled(starting).await {
         Some(Ok(taken)) => {
             tracing::info!("ready");
             shutdown.cancelled().await;
-            transparent = taken.give_back();
+            taken.give_back();
             Ok(())
         }
         Some(Err(error)) => Err(error),
@@ -125,30 +130,28 @@ async fn job(
     outcome
 }
 
-/// What must be given back at the end.
+/// What must be given back at the end, before the open connections end.
 struct Taken {
     files: EnvFiles,
     resolv_conf: InPlace,
     hosts: InPlace,
-    transparent: Option<Arc<Transparent>>,
 }
 
 impl Taken {
-    /// Gives back all but what open connections need.
-    fn give_back(self) -> Option<Arc<Transparent>> {
+    fn give_back(self) {
         self.files.remove();
         self.resolv_conf.restore();
         self.hosts.restore();
-        self.transparent
     }
 }
 
-/// Everything between the first connection and `ready`.
+/// Everything between the first connection and `ready`. What is left in `transparent` has to be [ended](Transparent::end), also after an error.
 async fn start(
     options: &Options,
     mode: config::Intercept,
     session: &Arc<Session>,
     files: EnvFiles,
+    transparent: &mut Option<Arc<Transparent>>,
     tracker: &TaskTracker,
     shutdown: &CancellationToken,
 ) -> Result<Taken, Error> {
@@ -201,7 +204,6 @@ async fn start(
     }
 
     let mut variables = filter::outgoing(&facts, session.declared_environment());
-    let mut transparent = None;
     let intercept: Arc<dyn Intercept> = match mode {
         config::Intercept::Auto | config::Intercept::Transparent => {
             let started =
@@ -236,17 +238,14 @@ async fn start(
         }
         _ => {}
     }
-    let mut names = [Chosen::default(), Chosen::default()];
-    if mode == config::Intercept::Transparent {
-        names = [&options.local, &options.remote].map(|of| Chosen::among(of, &facts.resolv_conf.0));
-    } else if !options.local.is_empty() || !options.remote.is_empty() {
+    let names = transparent.as_ref().map(|transparent| transparent.names());
+    if names.is_none() && !(options.local.is_empty() && options.remote.is_empty()) {
         tracing::warn!(
             "--local and --remote are for transparent mode (--cap-add NET_ADMIN), and change nothing here"
         );
     }
-    let [local, remote] = names;
     let unknown = !options.no_local_names;
-    let local_names = LocalNames::of(Original::read()?, unknown, local, remote);
+    let local_names = LocalNames::of(Original::read()?, unknown, names.unwrap_or_default());
     tracker.spawn(shim::run(
         dns_udp,
         dns_tcp,
@@ -275,7 +274,6 @@ async fn start(
         files,
         resolv_conf,
         hosts,
-        transparent,
     })
 }
 

@@ -70,7 +70,7 @@ fn address(namespace: &Namespace, pod: &str) -> anyhow::Result<String> {
 
 /// By name and by address, as from a pod; from a network of Docker's that has IPv6, and from one that has none.
 #[test]
-fn o15_d1_services_and_pods_of_ipv6() -> Outcome {
+fn o15_d1_w1_services_and_pods_of_ipv6() -> Outcome {
     let namespace = namespace()?;
     let service = namespace.kubectl("get service six -o jsonpath={.spec.clusterIP}")?;
     let pod = address(&namespace, "thing1")?;
@@ -98,6 +98,7 @@ fn o15_d1_services_and_pods_of_ipv6() -> Outcome {
     let answers = answers.concat();
     let there = caller.sh(&answers)?;
     assert!(there.contains(&service) && there.contains(&pod), "{there}");
+    let preferred = "getent ahosts dual | head -n 1";
     for network in [&["--network", "kind"][..], &ON] {
         let client = Client::of(&namespace)
             .docker(&[&ADMIN[..], network].concat())
@@ -107,7 +108,10 @@ fn o15_d1_services_and_pods_of_ipv6() -> Outcome {
             assert_eq!(app.sh(&fetch(page))?, "thing1", "{page} {network:?}");
         }
         assert_eq!(app.sh(&answers)?, there);
-        // A closed port of a Service, and an address that no pod has.
+        // Which of them a program prefers goes by its own address (RFC 6724), which is of another kind in that network.
+        let same = app.sh(preferred)? == caller.sh(preferred)?;
+        assert_eq!(same, network == ON, "{network:?}");
+        // A port that the Service has not.
         assert_reset(&app.connection("six", 7002)?);
     }
     Ok(())
@@ -125,6 +129,11 @@ fn o15_w1_both_families_without_ipv6() -> Outcome {
         let app = App::idle(&client)?;
         assert_eq!(app.get("http://dual:7001")?, "thing1", "{docker:?}");
         assert_eq!(app.connection("::1", 9)?, "OSError", "{docker:?}");
+        if docker == ADMIN {
+            let own_families = "python3 -c 'import socket; socket.getaddrinfo(\"six\", 0, flags=socket.AI_ADDRCONFIG)'";
+            caller.sh(own_families)?;
+            assert!(!app.try_sh(own_families)?.status.success());
+        }
     }
     Ok(())
 }
@@ -166,41 +175,53 @@ fn i1_i3_callers_of_ipv6() -> Outcome {
 #[test]
 fn o17_a_name_of_which_one_family_is_dead() -> Outcome {
     let namespace = namespace()?;
-    let (dead, alive) = (
-        "2001:2:0:1ff::1",
+    let dead = ["198.18.127.254", "2001:2:0:1ff::1"].map(str::to_owned);
+    let alive = [
         namespace.kubectl("get pod thing1 -o jsonpath={.status.podIP}")?,
-    );
+        address(&namespace, "thing1")?,
+    ];
+    let client = Client::start(&namespace, &[])?;
+    let app = App::idle(&client)?;
+    for (name, [v4, v6]) in [
+        ("half", [&alive[0], &dead[1]]),
+        ("other", [&dead[0], &alive[1]]),
+    ] {
+        namespace.apply(&endpoints(name, v4, v6))?;
+        eventually("both families", || {
+            let dig = format!("dig +short +search AAAA {name}; dig +short +search A {name}");
+            let found = Caller::new(&namespace).sh(&dig)?;
+            ensure!(found == format!("{v6}\n{v4}"), "{found}");
+            Ok(())
+        })?;
+        let url = format!("http://{name}");
+        let by_socks = "curl -sS --fail --max-time 20 --socks5-hostname 127.0.0.1:1080";
+        assert_eq!(app.sh(&format!("{by_socks} {url}"))?, "thing1", "{name}");
+        assert_eq!(app.get(&url)?, "thing1", "{name}");
+    }
+    Ok(())
+}
+
+/// A Service without an address, and what its name stands for.
+fn endpoints(name: &str, v4: &str, v6: &str) -> String {
     let slice = |family: &str, address: &str| {
         format!(
-            "
-apiVersion: discovery.k8s.io/v1
+            "apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
-metadata: {{name: half-{}, labels: {{kubernetes.io/service-name: half}}}}
+metadata: {{name: {name}-{}, labels: {{kubernetes.io/service-name: {name}}}}}
 addressType: {family}
 ports: [{{port: 80}}]
 endpoints: [{{addresses: ['{address}']}}]
----",
+---
+",
             family.to_ascii_lowercase()
         )
     };
-    let service = "
-apiVersion: v1
+    let service = format!(
+        "apiVersion: v1
 kind: Service
-metadata: {name: half}
-spec: {clusterIP: None, ipFamilyPolicy: RequireDualStack, ports: [{port: 80}]}
-";
-    namespace.apply(&(slice("IPv6", dead) + &slice("IPv4", &alive) + service))?;
-    let client = Client::start(&namespace, &[])?;
-    let app = App::idle(&client)?;
-    eventually("both families", || {
-        let found = Caller::new(&namespace)
-            .sh("dig +short +search AAAA half; dig +short +search A half")?;
-        ensure!(found == format!("{dead}\n{alive}"), "{found}");
-        Ok(())
-    })?;
-    let page =
-        app.sh("curl -sS --fail --max-time 20 --socks5-hostname 127.0.0.1:1080 http://half")?;
-    assert_eq!(page, "thing1");
-    assert_eq!(app.get("http://half")?, "thing1");
-    Ok(())
+metadata: {{name: {name}}}
+spec: {{clusterIP: None, ipFamilyPolicy: RequireDualStack, ports: [{{port: 80}}]}}
+"
+    );
+    slice("IPv4", v4) + &slice("IPv6", v6) + &service
 }

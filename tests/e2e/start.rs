@@ -18,11 +18,12 @@ use tests::shell::Shell;
 use tests::ssh::{Key, PORT, PortForward};
 
 /// All of the Makefile's.
-const TARGETS: [&str; 10] = [
+const TARGETS: [&str; 11] = [
     "help",
     "demo",
     "test",
     "check",
+    "fuzz",
     "images",
     "push",
     "cluster-up",

@@ -615,7 +615,7 @@ def failing_in_the_cluster(ns, at):
         "a port that a Service of IPv6 has not": ("six", MISSING),
         "a closed port of the pod's own, by IPv6": (at["six-pod"], CLOSED),
         "no pod's address of IPv6": ("2001:2:0:1ff::1", PORTS["ask"]),
-        "an address of IPv6 that is nobody's": ("fd00::1", CLOSED),
+        "an address of IPv6 that is nobody's": ("2001:2:0:ff::1", CLOSED),
         "a closed port of a pod": (at["peer-0"], CLOSED),
         "a closed port of a Service": ("peer", CLOSED),
         "a port that a Service has not": ("peer", MISSING),

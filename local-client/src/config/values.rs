@@ -198,7 +198,7 @@ pub struct Destinations {
 pub enum Hosts {
     /// By their addresses.
     Net(IpNet),
-    /// By the name that stands for them; it has a trailing dot.
+    /// By the name that stands for them. With a trailing dot, it is asked for without the search list.
     Name(Name),
 }
 
@@ -221,12 +221,12 @@ impl FromStr for Destinations {
                 port: Some(port(&address.port().to_string())?),
             });
         }
-        let (host, number) = match text.split_once(':') {
+        let (host, number) = match text.rsplit_once(':') {
             Some((host, number)) => (host, Some(number)),
             None => (text, None),
         };
         let name = host_name(host).ok_or_else(|| {
-            format!("\"{host}\" is neither a CIDR, nor an address, nor a host name")
+            format!("\"{text}\" is neither a CIDR, nor an address or a host name, with a port or without")
         })?;
         Ok(Destinations {
             hosts: Hosts::Name(name),
@@ -235,8 +235,7 @@ impl FromStr for Destinations {
     }
 }
 
-/// A host name (RFC 1123 2.1), and the underscores that some have, with a trailing dot. What ends in a number is none, but an address
-/// that was meant.
+/// A host name (RFC 1123 2.1), and the underscores that some have. What ends in a number is none, but an address that was meant.
 fn host_name(text: &str) -> Option<Name> {
     let is_of_names = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     let last = text.trim_end_matches('.').rsplit('.').next()?;
@@ -244,9 +243,7 @@ fn host_name(text: &str) -> Option<Name> {
     if !text.chars().all(is_of_names) || is_number {
         return None;
     }
-    let mut name = Name::from_ascii(text).ok()?.to_lowercase();
-    name.set_fqdn(true);
-    Some(name)
+    Some(Name::from_ascii(text).ok()?.to_lowercase())
 }
 
 /// Owner of a file, by number.
@@ -312,9 +309,9 @@ mod tests {
             ("fd00::1", net("fd00::1/128"), None),
             ("fd00::1/64", net("fd00::/64"), None),
             ("[fd00::1]:80", net("fd00::1/128"), Some(80)),
-            ("DB", name("db."), None),
+            ("DB", name("db"), None),
             ("db.example.com.:80", name("db.example.com."), Some(80)),
-            ("a_b.3com.example", name("a_b.3com.example."), None),
+            ("a_b.3com.example", name("a_b.3com.example"), None),
         ] {
             assert_eq!(text.parse(), Ok(Destinations { hosts, port }), "{text}");
         }
@@ -323,9 +320,11 @@ mod tests {
             ".",
             ":80",
             "10.1.2",
+            "10.1.2.3:99999",
             "10.0.0.256",
             "10.0.0.0/33",
             "fd00::1::",
+            "fd00::zz",
             "*.example.com",
             "a..b",
             "db:",

@@ -18,8 +18,8 @@ const NAME_ERROR: u8 = 3;
 /// none but a nameserver of the network's that cannot be reached, a name that nobody knows is unknown after this time.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The same for a name that it was chosen for: as long as programs wait (resolv.conf(5)).
-const CHOSEN_TIMEOUT: Duration = Duration::from_secs(5);
+/// The same for a name that it was chosen for: a little less than the 5 seconds that programs wait (resolv.conf(5)).
+const CHOSEN_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Asks the resolver that the container had at the start: for names that the user keeps here, and for those that the cluster does not know
 /// and Docker may: of one label, or below `docker.internal`.
@@ -30,18 +30,17 @@ pub struct LocalNames(Option<Own>);
 struct Own {
     original: Original,
     unknown: bool,
-    local: Chosen,
-    remote: Chosen,
+    chosen: Chosen,
 }
 
 impl LocalNames {
-    /// Names are asked of `original`: those in `local`, and, if `unknown`, those that the cluster does not know and are not in `remote`.
-    pub fn of(original: Original, unknown: bool, local: Chosen, remote: Chosen) -> LocalNames {
+    /// Names are asked of `original`: those of `chosen` that are kept here, and, if `unknown`, those that the cluster does not know and
+    /// are none of `chosen`.
+    pub fn of(original: Original, unknown: bool, chosen: Chosen) -> LocalNames {
         LocalNames(Some(Own {
             original,
             unknown,
-            local,
-            remote,
+            chosen,
         }))
     }
 
@@ -53,7 +52,11 @@ impl LocalNames {
     /// The answer to a `query` that the pod's nameservers are not asked; `None` if they are.
     pub(super) async fn chosen(&self, query: &Query) -> Option<Bytes> {
         let (own, question) = (self.0.as_ref()?, query.question()?);
-        if own.local.find(&question.name)?.searched {
+        let asked = own
+            .chosen
+            .find(&question.name)
+            .filter(|asked| asked.local)?;
+        if asked.searched {
             // The resolver that asks goes on to the name itself.
             return query.unknown();
         }
@@ -70,7 +73,7 @@ impl LocalNames {
     /// The answer to `query` in place of `pods`; `None` if that stands.
     pub(super) async fn in_place(&self, query: &Query, pods: &[u8]) -> Option<Bytes> {
         let (own, question) = (self.0.as_ref()?, query.question()?);
-        let asks = own.unknown && own.remote.find(&question.name).is_none();
+        let asks = own.unknown && own.chosen.find(&question.name).is_none();
         if !asks || !is_unknown(pods) || !may_be_dockers(&question.name) {
             return None;
         }

@@ -85,6 +85,7 @@ impl Query {
         }
         let mut message = Message::from_vec(&answer).unwrap_or_else(|_| self.response());
         message.metadata.truncation = true;
+        let code = message.metadata.response_code;
         message.authorities.clear();
         message.additionals.clear();
         // Not left to the encoder: it wants room for names that it then makes pointers of.
@@ -107,6 +108,7 @@ impl Query {
             .or_else(|| {
                 let mut bare = self.response();
                 bare.metadata.truncation = true;
+                bare.metadata.response_code = code;
                 encode(&bare)
             })
     }
@@ -128,6 +130,7 @@ fn encode(message: &Message) -> Option<Bytes> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hickory_proto::rr::rdata::opt::EdnsOption;
     use hickory_proto::rr::{Name, RData, RecordType};
     use std::net::Ipv4Addr;
 
@@ -217,6 +220,22 @@ mod tests {
         let cut = Message::from_vec(&cut).unwrap();
         assert!(cut.metadata.truncation && cut.answers.is_empty());
         assert_eq!(cut.metadata.id, 0xabcd);
+    }
+
+    #[test]
+    fn options_that_are_too_long_are_left_out() {
+        let parsed = Query::parse(query().into()).unwrap();
+        let mut answer = parsed.response();
+        answer.metadata.response_code = ResponseCode::NXDomain;
+        let mut edns = Edns::new();
+        edns.options_mut()
+            .insert(EdnsOption::Unknown(65001, vec![0; 600]));
+        answer.edns = Some(edns);
+        let cut = parsed.cut(encode(&answer).unwrap()).unwrap();
+        assert!(cut.len() <= 512);
+        let cut = Message::from_vec(&cut).unwrap();
+        assert!(cut.metadata.truncation);
+        assert_eq!(cut.metadata.response_code, ResponseCode::NXDomain);
     }
 
     #[test]

@@ -12,14 +12,13 @@ mod udp;
 use super::outbound::Outbound;
 use super::{Intercept, no_ipv6};
 use crate::config::Options;
-use crate::dns::chosen::Chosen;
+use crate::dns::chosen::{Asked, Chosen};
 use crate::dns::hosts;
 use crate::error::Error;
 use crate::pod::Pod;
 use async_trait::async_trait;
 use bytes::Bytes;
 use hickory_proto::op::Message;
-use hickory_proto::rr::RData;
 use local::{Local, Side};
 use routes::Routes;
 use std::collections::{HashMap, HashSet};
@@ -93,20 +92,26 @@ impl Transparent {
         })
         .collect();
         let routes = Routes::install(ports.v6.is_some(), pods_v6).await?;
-        let names = Chosen::among(
-            choices.iter().map(|choice| &choice.of),
-            &facts.resolv_conf.0,
-        );
+        let names = Chosen::of(&options.local, &options.remote, &facts.resolv_conf.0);
         let sides = Sides {
             choices: &choices,
             names: &names,
             local: local.subnets(),
         };
-        let table = Table::install(ports, sides).await?;
         let outbound = Arc::new(Outbound::new(pod.clone()));
-        let flows = Flows::new(pod).map_err(|error| {
-            Error::Local(format!("cannot send datagrams to your code: {error}"))
-        })?;
+        let made = async {
+            let flows = Flows::new(pod).map_err(|error| {
+                Error::Local(format!("cannot send datagrams to your code: {error}"))
+            })?;
+            Ok((flows, Table::install(ports, sides).await?))
+        };
+        let (flows, table) = match made.await {
+            Ok(made) => made,
+            Err(error) => {
+                routes.remove().await;
+                return Err(error);
+            }
+        };
         for Listeners { tcp, udp } in std::iter::once(v4).chain(v6) {
             tracker.spawn(redirected::run(
                 tcp,
@@ -134,45 +139,55 @@ impl Transparent {
         self.routes.remove().await;
     }
 
+    /// The names that have a side of the user's choice.
+    pub fn names(&self) -> Chosen {
+        self.names.clone()
+    }
+
     /// Names that programs find in the hosts file are asked of nobody.
     async fn know_listed(&self, facts: &Facts) {
         // Without such a file there are no such names.
         let own = fs::read("/etc/hosts").unwrap_or_default();
         let all = hosts::with_aliases(&own, &facts.hosts.0);
-        for (index, name) in self.names.names().enumerate() {
-            self.know(index, hosts::addresses(&all, &name.to_ascii()))
-                .await;
+        for (index, (name, local)) in self.names.names().enumerate() {
+            // With an address that only the cluster tells, this side could do nothing.
+            let listed = if local { &own } else { &all };
+            let addresses = hosts::addresses(listed, &name.to_ascii());
+            self.know(&[index], &addresses).await;
         }
     }
 
-    /// The chosen name of this index has these addresses.
-    async fn know(&self, index: usize, addresses: impl IntoIterator<Item = IpAddr>) {
+    /// The chosen names of these indices have these addresses.
+    async fn know(&self, indices: &[usize], addresses: &[IpAddr]) {
         let mut named = self.named.lock().await;
-        for ip in addresses {
-            if named.contains(&(index, ip)) {
-                continue;
-            }
-            match self.table.put(ip, Group::Named(index), None).await {
-                Ok(()) => {
-                    named.insert((index, ip));
+        for index in indices {
+            for ip in addresses {
+                if named.contains(&(*index, *ip)) {
+                    continue;
                 }
-                Err(error) => tracing::warn!("{ip} cannot be led as its name is: {error}"),
+                match self.table.put(*ip, Group::Named(*index), None).await {
+                    Ok(()) => {
+                        named.insert((*index, *ip));
+                    }
+                    Err(error) => tracing::warn!("{ip} cannot be led as its name is: {error}"),
+                }
             }
         }
     }
 
-    /// What a DNS answer tells: which chosen name it is about, and addresses.
-    fn read(&self, answer: &[u8]) -> (Option<usize>, Vec<IpAddr>) {
-        let message = Message::from_vec(answer).unwrap_or_else(|_| Message::query());
+    /// What a DNS answer tells: which chosen names it is about, and addresses.
+    fn read(&self, answer: &[u8]) -> (Option<Asked>, Vec<IpAddr>) {
+        let message = Message::from_vec(answer).unwrap_or_else(|error| {
+            tracing::debug!(%error, "an answer of the nameserver cannot be read");
+            Message::query()
+        });
+        // Of other types, addresses are those of other names.
         let question = message.queries.first();
+        let question = question.filter(|question| question.query_type.is_ip_addr());
         let asked = question.and_then(|question| self.names.find(&question.name));
         let records = message.answers.iter().chain(&message.additionals);
-        let addresses = records.filter_map(|record| match record.data {
-            RData::A(address) => Some(IpAddr::V4(address.0)),
-            RData::AAAA(address) => Some(IpAddr::V6(address.0)),
-            _ => None,
-        });
-        (asked.map(|asked| asked.index), addresses.collect())
+        let addresses = records.filter_map(|record| record.data.ip_addr());
+        (asked, addresses.collect())
     }
 
     /// Has `addresses` lead to `side`, those among them that would not do so anyway.
@@ -198,9 +213,9 @@ impl Transparent {
 #[async_trait]
 impl Intercept for Transparent {
     async fn on_answer(&self, _: &Bytes, answer: Bytes) -> Bytes {
-        let (index, addresses) = self.read(&answer);
-        if let Some(index) = index {
-            self.know(index, addresses.iter().copied()).await;
+        let (asked, addresses) = self.read(&answer);
+        if let Some(asked) = asked {
+            self.know(&asked.indices, &addresses).await;
         }
         self.lead(addresses, Side::Remote).await;
         answer
@@ -209,7 +224,7 @@ impl Intercept for Transparent {
     async fn on_local_answer(&self, answer: &Bytes) {
         match self.read(answer) {
             // Its choices say where it leads, and maybe for one port only.
-            (Some(index), addresses) => self.know(index, addresses).await,
+            (Some(asked), addresses) => self.know(&asked.indices, &addresses).await,
             (None, addresses) => self.lead(addresses, Side::Local).await,
         }
     }

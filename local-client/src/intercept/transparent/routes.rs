@@ -2,13 +2,13 @@
 //! address and a route, without which the kernel sends nothing that could be caught.
 //!
 //! Unlike the table, it is not taken away with the client if that is killed. Without the table nothing is marked, and the next
-//! client takes it over.
+//! client takes it over, or removes it.
 
 use super::table::MARK;
 use crate::error::Error;
 use nlink::netlink::types::route::{RouteScope, RouteType};
 use nlink::{Connection, Ipv4Route, Ipv6Address, Ipv6Route, Route, RouteMessage, RuleBuilder};
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 /// The routing table, and the rule's place among the others (before that for the main table): numbers that are nobody else's. Given the place, the kernel knows
@@ -18,8 +18,7 @@ const PRIORITY: u32 = 29_797;
 /// The last half of the address that a container without IPv6 gets. It has the pod's first half, so that programs prefer the same of a
 /// name's addresses as in the pod (RFC 6724 goes by one's own address); in it, no pod has this one but by a rare chance.
 const STAND_IN: u64 = 0x7465_6c65_7072_6573;
-/// The loopback interface, in every network namespace.
-const LOOPBACK: u32 = 1;
+const LOOPBACK: &str = "lo";
 /// How long the kernel may take to answer, which it does at once.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -27,8 +26,8 @@ const TIMEOUT: Duration = Duration::from_secs(1);
 pub(super) struct Routes {
     connection: Connection<Route>,
     v6: bool,
-    /// The address that this container was given, with a way out by IPv6.
-    way_out: Option<Ipv6Addr>,
+    /// Whether this container was given an address and a way out by IPv6.
+    way_out: bool,
 }
 
 impl Routes {
@@ -64,35 +63,48 @@ impl Routes {
         let mut routes = Routes {
             connection,
             v6,
-            way_out: None,
+            way_out: false,
         };
-        if let Some(pods) = pods.filter(|_| v6) {
+        if v6 {
             // Without, there is no IPv6 for the code, as there was none before.
-            match routes.open_a_way_out(beside(pods)).await {
-                Ok(opened) => routes.way_out = opened,
-                Err(error) => tracing::warn!("your code has no IPv6, which the pod has: {error}"),
+            if let Err(error) = routes.open_a_way_out(pods).await {
+                tracing::warn!("your code may have no IPv6, which the pod has: {error}");
             }
         }
         Ok(routes)
     }
 
-    /// Gives this container the address and a way out, if it has none; returns the address then.
-    async fn open_a_way_out(&self, stand_in: Ipv6Addr) -> Result<Option<Ipv6Addr>, nlink::Error> {
+    /// Gives this container an address like that of the pod's, and a way out, if it has none and the pod has one.
+    async fn open_a_way_out(&mut self, pods: Option<Ipv6Addr>) -> Result<(), nlink::Error> {
+        self.close_ways_out().await?;
         let leads_out = |route: &RouteMessage| {
-            let is_default = route.is_ipv6() && route.is_default();
-            // By the loopback interface it is what a client that was killed has left.
-            is_default && route.route_type() == RouteType::Unicast && route.oif() != Some(LOOPBACK)
+            route.is_ipv6() && route.is_default() && route.route_type() == RouteType::Unicast
         };
+        let Some(pods) = pods else { return Ok(()) };
         if self.connection.get_routes().await?.iter().any(leads_out) {
-            return Ok(None);
+            return Ok(());
         }
-        let address = Ipv6Address::new("lo", stand_in, 128);
-        match self.connection.add_address(address).await {
-            Err(error) if !error.is_already_exists() => return Err(error),
-            _ => {}
+        self.way_out = true;
+        let address = Ipv6Address::new(LOOPBACK, beside(pods), 128);
+        self.connection.add_address(address).await?;
+        self.connection.replace_route(way_out()).await
+    }
+
+    /// Removes what was opened, also by a client that was killed.
+    async fn close_ways_out(&self) -> Result<(), nlink::Error> {
+        self.connection.del_route_if_exists(way_out()).await?;
+        for known in self.connection.get_addresses_by_name(LOOPBACK).await? {
+            if let Some(IpAddr::V6(address)) = known.address()
+                && beside(*address) == *address
+            {
+                let address = (*address).into();
+                let removed = self
+                    .connection
+                    .del_address_if_exists(LOOPBACK, address, 128);
+                removed.await?;
+            }
         }
-        self.connection.replace_route(way_out()).await?;
-        Ok(Some(stand_in))
+        Ok(())
     }
 
     /// Removes them.
@@ -104,11 +116,8 @@ impl Routes {
         if self.v6 {
             told(self.connection.del_route_if_exists(v6_route()).await);
         }
-        if let Some(stand_in) = self.way_out {
-            told(self.connection.del_route_if_exists(way_out()).await);
-            let address = stand_in.into();
-            let removed = self.connection.del_address_if_exists("lo", address, 128);
-            told(removed.await);
+        if self.way_out {
+            told(self.close_ways_out().await);
         }
     }
 }
@@ -119,7 +128,7 @@ fn beside(pods: Ipv6Addr) -> Ipv6Addr {
     Ipv6Addr::from_bits(network | u128::from(STAND_IN))
 }
 
-fn told(removed: Result<bool, nlink::Error>) {
+fn told<T>(removed: Result<T, nlink::Error>) {
     if let Err(error) = removed {
         tracing::warn!("a route cannot be removed: {error}");
     }
@@ -133,7 +142,7 @@ fn rules(v6: bool) -> impl Iterator<Item = RuleBuilder> {
 
 fn v4_route() -> Ipv4Route {
     Ipv4Route::new(Ipv4Addr::UNSPECIFIED, 0)
-        .dev("lo")
+        .dev(LOOPBACK)
         .route_type(RouteType::Local)
         .scope(RouteScope::Host)
         .table(TABLE)
@@ -141,12 +150,12 @@ fn v4_route() -> Ipv4Route {
 
 /// Nothing goes this way: it is caught before.
 fn way_out() -> Ipv6Route {
-    Ipv6Route::new(Ipv6Addr::UNSPECIFIED, 0).dev("lo")
+    Ipv6Route::new(Ipv6Addr::UNSPECIFIED, 0).dev(LOOPBACK)
 }
 
 fn v6_route() -> Ipv6Route {
     Ipv6Route::new(Ipv6Addr::UNSPECIFIED, 0)
-        .dev("lo")
+        .dev(LOOPBACK)
         .route_type(RouteType::Local)
         .table(TABLE)
 }

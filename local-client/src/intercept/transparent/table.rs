@@ -297,7 +297,7 @@ fn sides(chain: &str, hand_over: impl Fn(Rule, bool) -> Option<Rule>, of: Sides<
                 vec![(net.addr().is_ipv6(), there)]
             }
             Hosts::Name(name) => {
-                let named = of.names.find(name).map(|asked| Group::Named(asked.index));
+                let named = of.names.position(name).map(Group::Named);
                 named.into_iter().flat_map(members).collect()
             }
         };
@@ -354,7 +354,8 @@ mod tests {
                 side: *side,
             })
             .collect();
-        let names = Chosen::among(choices.iter().map(|choice| &choice.of), b"");
+        let named: Vec<_> = choices.iter().map(|choice| choice.of.clone()).collect();
+        let names = Chosen::of(&named, &[], b"");
         let sides = Sides {
             choices: &choices,
             names: &names,
