@@ -103,3 +103,17 @@ pub struct Claim {
     /// Whether the holder is the one who asks.
     pub yours: bool,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_in_all_its_forms() {
+        let (tcp, udp) = (Port::Tcp(8080), Port::Udp(53));
+        assert_eq!((tcp.number(), udp.number()), (8080, 53));
+        assert_eq!((tcp.tcp(), udp.tcp()), (Some(8080), None));
+        assert_eq!((tcp.address(), udp.address()), ("", UDP));
+        assert_eq!(format!("{tcp} {udp}"), "8080 53/udp");
+    }
+}

@@ -304,6 +304,29 @@ mod tests {
         assert!(longest <= BUDGET, "{longest}");
     }
 
+    #[test]
+    fn a_queue_fills_while_it_has_something_and_more_is_coming() {
+        let gate = Gate::new();
+        let fills = || gate.queue().fills(100);
+        assert!(!fills(), "it is empty");
+        let turn = gate.pass(120);
+        assert!(!fills(), "it is still empty");
+        gate.queue().append(&[0; 99]);
+        assert!(fills());
+        gate.queue().append(&[0; 1]);
+        assert!(!fills(), "it is full");
+        drain(&gate);
+        gate.queue().append(&[0; 19]);
+        assert!(fills());
+        gate.queue().append(&[0; 1]);
+        assert!(!fills(), "no more is coming");
+        turn.sent(120);
+        let _more = gate.pass(1);
+        assert!(fills());
+        gate.close();
+        assert!(!fills(), "it is closed");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn turns_come_in_the_order_of_asking() {
         let gate = Gate::new();

@@ -32,3 +32,17 @@ const LISTENING: u32 = 1 << 31;
 
 /// Sockets of one client at a time, but for those that listen. One more takes the place of the one that has been idle for longest.
 pub const SOCKETS: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_number_of_a_socket_tells_its_port() {
+        for number in [1, 53, u16::MAX] {
+            assert_eq!(port(listening(number)), Some(number));
+            assert_eq!(port(number.into()), None);
+        }
+        assert_eq!(listening(53), 0x8000_0035);
+    }
+}
