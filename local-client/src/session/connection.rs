@@ -66,6 +66,17 @@ pub struct Connection {
     pub facts: Arc<Facts>,
     /// The pod, for people.
     pub peer: String,
+    _close: CloseOnDrop,
+}
+
+/// Ends a connection when it is dropped. Channels and tasks hold the SSH session without it, so that an attempt which failed, or was given up,
+/// would leave one behind that answers heartbeats for ever, and is the client's newest to the server.
+struct CloseOnDrop(Arc<Gate>);
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        self.0.close();
+    }
 }
 
 /// How names are asked for.
@@ -91,7 +102,7 @@ pub struct Client {
 }
 
 impl Connection {
-    /// Shakes hands over `transport`, authenticates, asks for the facts, and claims the ports.
+    /// Shakes hands over `transport`, authenticates, asks for the facts, and claims the ports. Nothing is left of what does not come to that.
     ///
     /// # Errors
     /// See [`DialFailure`].
@@ -104,6 +115,7 @@ impl Connection {
         let ended = CancellationToken::new();
         let channels = Arc::new(AtomicU64::new(0));
         let (carrier, gate) = carry(transport.stream, &tracker);
+        let close = CloseOnDrop(gate.clone());
         let link = Arc::new(OnceLock::new());
         let handler = Handler {
             host_key: transport.host_key,
@@ -193,6 +205,7 @@ impl Connection {
             channels,
             facts: Arc::new(facts),
             peer,
+            _close: close,
         };
         for port in client.ports.all() {
             connection

@@ -69,6 +69,8 @@ pub struct Pod {
     /// ... or cut.
     cut: watch::Sender<u64>,
     dialled: Arc<AtomicU64>,
+    /// Links that live.
+    links: TaskTracker,
     /// How long streams may finish when the server is told to end.
     drain: Duration,
     shutdown: CancellationToken,
@@ -93,6 +95,7 @@ impl Pod {
             frozen: watch::Sender::new(0),
             cut: watch::Sender::new(0),
             dialled: Arc::default(),
+            links: TaskTracker::new(),
             drain,
             shutdown: CancellationToken::new(),
             ended: TaskTracker::new(),
@@ -108,10 +111,25 @@ impl Pod {
         self.dialled.load(Ordering::Relaxed)
     }
 
+    /// How many links there are, which end when either end lets go of them.
+    pub fn links(&self) -> usize {
+        self.links.len()
+    }
+
     /// Another process in the same place, which knows nothing.
     pub async fn restart(&mut self) {
+        self.stop().await;
+        self.start_again().await;
+    }
+
+    /// The process ends, and there is none.
+    pub async fn stop(&mut self) {
         self.shutdown.cancel();
         soon(self.ended.wait()).await;
+    }
+
+    /// Another process takes the place of the one that was stopped.
+    pub async fn start_again(&mut self) {
         self.shutdown = CancellationToken::new();
         self.run(TcpListener::bind(self.address).await.unwrap());
     }
@@ -160,6 +178,7 @@ impl Pod {
             frozen: self.frozen.clone(),
             cut: self.cut.clone(),
             dialled: self.dialled.clone(),
+            links: self.links.clone(),
             failures: Mutex::default(),
         }
     }
@@ -222,6 +241,7 @@ pub struct Links {
     frozen: watch::Sender<u64>,
     cut: watch::Sender<u64>,
     dialled: Arc<AtomicU64>,
+    links: TaskTracker,
     pub failures: Mutex<VecDeque<DialFailure>>,
 }
 
@@ -246,7 +266,7 @@ impl Dialer for Links {
         let (far_read, far_write) = tokio::io::split(far);
         let (down, up) = (self.frozen.subscribe(), self.frozen.subscribe());
         let mut cut = self.cut.subscribe();
-        tokio::spawn(async move {
+        self.links.spawn(async move {
             tokio::select! {
                 _ = async { tokio::join!(carry(tcp_read, far_write, down), carry(far_read, tcp_write, up)) } => {}
                 _ = cut.changed() => {}

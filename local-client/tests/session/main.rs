@@ -16,7 +16,7 @@ use local_client::session::rotation::Wear;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tunnel::dial::DialError;
 use tunnel::stream::Stream;
 
@@ -87,6 +87,35 @@ async fn a_frozen_link_is_noticed_and_made_anew() {
     let mut stream = taken.accept().await.unwrap();
     caller.write_all(b"call").await.unwrap();
     assert_eq!(stream.reader.read().await.unwrap().unwrap(), "call");
+}
+
+/// A port that another process of the pod has taken meanwhile: it is asked for until it is free, and each connection made for that ends.
+#[tokio::test]
+async fn attempts_that_fail_leave_no_connection_behind() {
+    let mut pod = Pod::start().await;
+    let session = pod.session().await;
+    let port = harness::free_port().await;
+    let mut incoming = session.listen(port).await.unwrap();
+    pod.stop().await;
+    let taken = TcpListener::bind(("0.0.0.0", port)).await.unwrap();
+    pod.start_again().await;
+    let attempts = pod.connections() + 5;
+    soon(async {
+        // One of them may be under way.
+        while pod.connections() < attempts || pod.links() > 1 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    drop(taken);
+    let _caller = soon(async {
+        while !session.healthy().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        TcpStream::connect(("127.0.0.1", port)).await.unwrap()
+    })
+    .await;
+    soon(incoming.0.recv()).await.unwrap();
 }
 
 /// An app that speaks first is heard, every time.

@@ -3,6 +3,7 @@
 use super::*;
 use crate::session::fake::{Manners, PIPE, client, connection, way};
 use tokio::io::duplex;
+use tokio::time::sleep;
 use tunnel::dial::DialError;
 
 /// Only what hangs takes this long.
@@ -65,6 +66,33 @@ async fn a_subsystem_that_does_not_answer_is_given_up() {
     let (message, waited) = failed(transport).await;
     let expected = "the link to the pod was lost while asking for its facts";
     assert_eq!((message.as_str(), waited), (expected, SUBSYSTEM_TIMEOUT));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_left_of_a_connection_that_is_not_established() {
+    let client = client();
+    let _callers = client.ports.add(Port::Tcp(80));
+    let mute = Manners {
+        mute: facts::SUBSYSTEM,
+        ..Manners::default()
+    };
+    // The port is refused to the end, or it is asked for no longer, or that comes before.
+    for (manners, limit) in [
+        (Manners::default(), HANGS),
+        (Manners::default(), Duration::from_secs(1)),
+        (mute, HANGS),
+    ] {
+        let establishing = Connection::establish(way(manners).0, &client);
+        let established = timeout(limit, establishing).await;
+        assert!(!matches!(established, Ok(Ok(_))));
+        // The session has one for its callers.
+        let over = async {
+            while Arc::strong_count(&client.acceptor) > 1 {
+                sleep(Duration::from_secs(1)).await;
+            }
+        };
+        timeout(HANGS, over).await.expect("it ends");
+    }
 }
 
 #[tokio::test(start_paused = true)]
