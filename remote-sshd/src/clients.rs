@@ -24,6 +24,9 @@ pub(crate) struct Client {
     pub(crate) acceptor: Arc<Acceptor<Msg>>,
     /// Its UDP sockets.
     pub(crate) sockets: Arc<Sockets>,
+    /// Those that live, in the order in which they came.
+    connections: Mutex<Vec<Arc<Connection>>>,
+    /// The newest of them.
     connection: watch::Sender<Option<Arc<Connection>>>,
 }
 
@@ -53,6 +56,7 @@ impl Clients {
                 Arc::new(Client {
                     acceptor: Acceptor::new(budget.clone(), streams.clone(), end.clone()),
                     sockets: Sockets::new(end.clone()),
+                    connections: Mutex::default(),
                     connection: watch::Sender::new(None),
                 })
             })
@@ -68,19 +72,29 @@ impl Client {
 
     /// From now on, `connection` is the client's: it is its newest.
     pub(crate) fn arrives(&self, connection: &Arc<Connection>) {
-        self.connection.send_replace(Some(connection.clone()));
+        self.change(|connections| connections.push(connection.clone()));
     }
 
-    /// `connection` has ended. Another one may have taken its place already.
+    /// `connection` has ended. Another one may have taken its place already; or it is the one that was to do so, and the client goes on
+    /// with the older one.
     pub(crate) fn leaves(&self, connection: &Connection) {
+        self.change(|connections| connections.retain(|other| other.id() != connection.id()));
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Vec<Arc<Connection>>)) {
+        let mut connections = self
+            .connections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        change(&mut connections);
+        let id = |connection: Option<&Arc<Connection>>| connection.map(|it| it.id());
+        let newest = connections.last();
         self.connection.send_if_modified(|current| {
-            let was_current = current
-                .as_ref()
-                .is_some_and(|current| current.id() == connection.id());
-            if was_current {
-                *current = None;
+            let changes = id(current.as_ref()) != id(newest);
+            if changes {
+                *current = newest.cloned();
             }
-            was_current
+            changes
         });
     }
 }

@@ -71,10 +71,10 @@ pub(crate) async fn serve(
             };
             // A client may have come in at the last moment.
             if let Some(connection) = connection.or_else(|| authenticated.try_recv().ok()) {
-                server.claims().release(&connection);
                 if let Some(client) = connection.client() {
                     client.leaves(&connection);
                 }
+                server.claims().release(&connection);
             }
             outcome
         }

@@ -2,7 +2,8 @@
 //!
 //! A claim belongs to the holder of a key. A connection with the same key takes it over at once, with the listener and
 //! all that waits in its queue: a client that lost its link is back before the server has noticed. What the old
-//! connection does after that no longer concerns the claim. Another key is refused.
+//! connection does after that no longer concerns the claim, unless the new one ends first: then the claim goes to the newest that the client has.
+//! Another key is refused.
 
 mod bind;
 mod callers;
@@ -182,10 +183,20 @@ impl Claims {
         held.len() != before
     }
 
-    /// Gives up all claims that are still `owner`'s.
+    /// Takes all claims from `owner` that are still its own: its client has left it. They are given up, unless the client has another connection.
     pub(crate) fn release(&self, owner: &Connection) {
-        self.held()
-            .retain(|claim| claim.owner.borrow().id() != owner.id());
+        let mut held = self.held();
+        // Under the lock: an heir that leaves meanwhile comes here after this, and finds what it was given.
+        let heir = owner
+            .client()
+            .and_then(|client| client.connection().borrow().clone());
+        held.retain(|claim| {
+            let stays = claim.owner.borrow().id() != owner.id();
+            if let (false, Some(heir)) = (stays, &heir) {
+                claim.owner.send_replace(heir.clone());
+            }
+            stays || heir.is_some()
+        });
     }
 
     /// Gives up all claims; no more are made.

@@ -158,6 +158,40 @@ async fn a_client_takes_its_own_port_over_without_a_gap() {
     .await;
 }
 
+/// A connection that is to take the place of another one, and is lost before its client makes use of it: the ports that it has taken over, and
+/// the streams of callers, are the older one's again.
+#[tokio::test]
+async fn a_replacement_that_fails_leaves_everything_to_the_older_connection() {
+    let server = Server::start().await;
+    let mut old = server.client().await;
+    let port = old.claim("", 0).await.unwrap();
+    let mut tcp = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let mut caller = old.caller().await;
+
+    let new = server.next_client(&old).await;
+    assert_eq!(new.claim("", port).await, Some(port));
+    // The callers' streams go to the newest.
+    soon(async {
+        while new.link.legs.is_empty() {
+            sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    new.gate.close();
+    tcp.write_all(b"after").await.unwrap();
+    let heard = soon(caller.stream.reader.read()).await;
+    assert_eq!(heard.unwrap().unwrap(), "after");
+    assert!(answered(&mut old, port).await);
+
+    old.gate.close();
+    soon(async {
+        while !closed(port).await {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
 /// I7: a second developer is told who has the port, and gets it when it is free.
 #[tokio::test]
 async fn another_client_is_refused_and_told_who_holds_the_port() {

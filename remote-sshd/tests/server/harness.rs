@@ -113,7 +113,16 @@ impl Server {
     }
 
     pub async fn client_with(&self, key: &PrivateKey) -> Client {
-        let mut client = Client::connect(self).await;
+        self.let_in(Client::connect(self).await, key).await
+    }
+
+    /// The connection that is to take the place of `client`'s.
+    pub async fn next_client(&self, client: &Client) -> Client {
+        let next = Client::connect_in(self, client.run.clone()).await;
+        self.let_in(next, &self.key).await
+    }
+
+    async fn let_in(&self, mut client: Client, key: &PrivateKey) -> Client {
         let key = PrivateKeyWithHashAlg::new(Arc::new(key.clone()), None);
         let login = client
             .handle_mut()
@@ -149,7 +158,7 @@ pub struct Client {
     pub handle: Arc<Handle<Callbacks>>,
     pub gate: Arc<Gate>,
     pub link: Link,
-    budget: Arc<Budget>,
+    run: Run,
     pub callers: mpsc::UnboundedReceiver<Caller>,
     /// Whether callers are refused.
     pub refuse: Arc<AtomicBool>,
@@ -158,6 +167,26 @@ pub struct Client {
     /// What the server says when it sends the client away.
     pub farewell: oneshot::Receiver<String>,
     tracker: TaskTracker,
+}
+
+/// What the connections of one run of a client have in common.
+#[derive(Clone)]
+struct Run {
+    id: RunId,
+    budget: Arc<Budget>,
+    acceptor: Arc<Acceptor<Msg>>,
+}
+
+impl Run {
+    fn new() -> Run {
+        let budget = Budget::new(TOTAL);
+        let (end, streams) = (CancellationToken::new(), TaskTracker::new());
+        Run {
+            id: RunId::random(),
+            acceptor: Acceptor::new(budget.clone(), streams, end),
+            budget,
+        }
+    }
 }
 
 /// A connection to a port of the pod.
@@ -259,13 +288,25 @@ impl Connected for Connection {
 impl Client {
     /// Not authenticated yet.
     pub async fn connect(server: &Server) -> Client {
+        Client::connect_in(server, Run::new()).await
+    }
+
+    async fn connect_in(server: &Server, run: Run) -> Client {
         let tcp = TcpStream::connect(server.address).await.unwrap();
         tcp.set_nodelay(true).unwrap();
-        Client::connect_over(server, tcp).await.unwrap()
+        Client::connect_in_over(server, run, tcp).await.unwrap()
     }
 
     pub async fn connect_over(
         server: &Server,
+        transport: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
+    ) -> Result<Client, Error> {
+        Client::connect_in_over(server, Run::new(), transport).await
+    }
+
+    async fn connect_in_over(
+        server: &Server,
+        run: Run,
         transport: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
     ) -> Result<Client, Error> {
         let tracker = TaskTracker::new();
@@ -281,29 +322,23 @@ impl Client {
             run: None,
         };
         let link = Link::new(gate.clone(), tracker.clone(), peer, true);
-        let budget = Budget::new(TOTAL);
-        let (end, streams) = (CancellationToken::new(), TaskTracker::new());
         let callbacks = Callbacks {
             host_key: server.host_key.clone(),
             link: link.clone(),
-            acceptor: Acceptor::new(budget.clone(), streams, end),
+            acceptor: run.acceptor.clone(),
             callers: sender,
             refuse: refuse.clone(),
             ignore: ignore.clone(),
             ignored: vec![],
             farewell: Some(farewell_sender),
         };
-        let handle = client::connect_stream(
-            Arc::new(profile::client(RunId::random())),
-            carrier,
-            callbacks,
-        )
-        .await?;
+        let config = Arc::new(profile::client(run.id));
+        let handle = client::connect_stream(config, carrier, callbacks).await?;
         Ok(Client {
             handle: Arc::new(handle),
             gate,
             link,
-            budget,
+            run,
             callers,
             refuse,
             ignore,
@@ -345,7 +380,7 @@ impl Client {
             timeout: SOON,
             end: CancellationToken::new(),
         };
-        let share = self.budget.share().unwrap();
+        let share = self.run.budget.share().unwrap();
         opener.stream(share, &self.tracker).await
     }
 
