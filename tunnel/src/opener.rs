@@ -105,7 +105,8 @@ where
     C: Connected,
     F: Fn(Arc<C>, Label) -> Opening<M> + Send + Sync + 'static,
 {
-    /// Opens a channel on the connection at hand, or the next one if that ends meanwhile.
+    /// Opens a channel on the connection at hand, or the next one if that ends meanwhile, or a better one takes its place: it may be half dead.
+    /// The request may have arrived all the same; whoever has it knows the stream by its id.
     ///
     /// # Errors
     /// Why the other end refused; `None` if there will be no more connections.
@@ -144,7 +145,17 @@ where
                 resumed,
             };
             let link = connection.link().clone();
-            match opened(&link, (self.opener.open)(connection, label)).await {
+            let mut opening = opened(&link, (self.opener.open)(connection, label));
+            let outcome = tokio::select! {
+                // An answer that is there counts.
+                biased;
+                outcome = &mut opening => outcome,
+                () = self.better(&link) => {
+                    link.tracker.spawn(leave(opening));
+                    continue;
+                }
+            };
+            match outcome {
                 Ok(channel) => return Ok((channel, link)),
                 Err(OpenError::Refused(failure)) => return Err(Some(failure)),
                 Err(OpenError::Lost) => link.gate.ended().await,
@@ -154,11 +165,8 @@ where
 }
 
 /// Waits for a channel to be opened on the connection of `link`. russh ends the whole connection when an answer finds nobody who
-/// waits for it: so somebody does, also where this future is dropped.
-///
-/// # Errors
-/// See [`OpenError`].
-pub async fn opened<M: Message>(link: &Link, opening: Opening<M>) -> Result<Channel<M>, OpenError> {
+/// waits for it: so somebody does, also where the future is dropped, which gives the stream up.
+pub fn opened<M: Message>(link: &Link, opening: Opening<M>) -> Opening<M> {
     let (sender, receiver) = oneshot::channel();
     let (gate, ours) = (link.gate.clone(), link.peer.is_ours());
     link.tracker.spawn(async move {
@@ -175,7 +183,15 @@ pub async fn opened<M: Message>(link: &Link, opening: Opening<M>) -> Result<Chan
             let _ = channel.close().await;
         }
     });
-    receiver.await.unwrap_or(Err(OpenError::Lost))
+    Box::pin(async move { receiver.await.unwrap_or(Err(OpenError::Lost)) })
+}
+
+/// Closes the channel, if it is opened after all, of a stream that goes on elsewhere.
+async fn leave<M: Message>(opening: Opening<M>) {
+    if let Ok(channel) = opening.await {
+        // An error means that the connection has ended.
+        let _ = channel.close().await;
+    }
 }
 
 #[async_trait]

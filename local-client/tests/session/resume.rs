@@ -225,6 +225,21 @@ async fn callers_survive_a_cut() {
     }
 }
 
+/// A caller who comes while the link is half dead, which neither end knows, is taken in when the client is back.
+#[tokio::test]
+async fn a_caller_waits_for_the_client_to_be_back() {
+    let pod = Pod::start().await;
+    let session = pod.session().await;
+    let port = free_port().await;
+    let mut incoming = session.listen(port).await.unwrap();
+    pod.freeze();
+    let (mut caller, mut stream) = call(port, &mut incoming).await;
+    stream.writer.write("at last".into()).await.unwrap();
+    let mut heard = [0; 7];
+    soon(caller.read_exact(&mut heard)).await.unwrap();
+    assert_eq!(&heard, b"at last");
+}
+
 /// A stream of which one direction has ended, and one that nobody reads, are taken up as they are.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn half_closed_and_stalled_streams_survive_a_cut() {

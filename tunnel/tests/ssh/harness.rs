@@ -8,6 +8,7 @@ use russh::{Channel, ChannelMsg, keys};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf, duplex, split};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -186,8 +187,25 @@ impl Ends {
 
     /// The server takes its client for `peer`.
     pub async fn to_server_of(peer: Peer, server: &Server) -> Ends {
+        let (near, far) = duplex(PIPE);
+        Ends::over(near, far, peer, server).await
+    }
+
+    /// Over a link of which each direction can be stopped for a while.
+    pub async fn to_slowly(server: &Server) -> (Ends, Passes) {
+        let ((near, here), (far, there)) = (duplex(PIPE), duplex(PIPE));
+        let ((from_near, to_near), (from_far, to_far)) = (split(here), split(there));
+        let passes = Passes {
+            up: watch::Sender::new(true),
+            down: watch::Sender::new(true),
+        };
+        tokio::spawn(pass(from_near, to_far, passes.up.subscribe()));
+        tokio::spawn(pass(from_far, to_near, passes.down.subscribe()));
+        (Ends::over(near, far, OURS, server).await, passes)
+    }
+
+    async fn over(near: DuplexStream, far: DuplexStream, peer: Peer, server: &Server) -> Ends {
         let tracker = TaskTracker::new();
-        let (near, far) = tokio::io::duplex(PIPE);
         let (carrier, gate) = carry(far, &tracker);
         let far = link(&gate, &tracker, peer, false);
         let handler = Handler {
@@ -246,6 +264,28 @@ impl Ends {
     /// A stream of one channel.
     pub async fn open(&self) -> Stream {
         channel::stream(self.channel("x").await, &self.link)
+    }
+}
+
+/// Which directions of a link something passes at the moment.
+pub struct Passes {
+    pub up: watch::Sender<bool>,
+    pub down: watch::Sender<bool>,
+}
+
+async fn pass(
+    mut from: ReadHalf<DuplexStream>,
+    mut to: WriteHalf<DuplexStream>,
+    mut passes: watch::Receiver<bool>,
+) {
+    let mut buffer = vec![0; PIPE];
+    while let Ok(read @ 1..) = from.read(&mut buffer).await {
+        // The end of the link, or of the test.
+        if passes.wait_for(|passes| *passes).await.is_err()
+            || to.write_all(buffer.get(..read).unwrap()).await.is_err()
+        {
+            return;
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep, timeout};
 use tunnel::RESUME_TIMEOUT;
 use tunnel::dial::DialError;
 use tunnel::label::Label;
@@ -52,7 +52,7 @@ async fn a_stream_goes_on_over_the_next_connection() {
     say(&mut stream, "before").await;
     cut(&connections);
     stream.writer.write("meanwhile".into()).await.unwrap();
-    tokio::time::sleep(RESUME_TIMEOUT - Duration::from_secs(1)).await;
+    sleep(RESUME_TIMEOUT - Duration::from_secs(1)).await;
     connections.send_replace(Some(Arc::new(Ends::to(&server).await)));
     assert_eq!(stream.reader.read().await.unwrap().unwrap(), "meanwhile");
     assert_eq!(server.acceptor.len(), 1);
@@ -135,6 +135,46 @@ async fn an_opening_is_repeated_on_the_next_connection() {
     assert!(streams.try_recv().is_err(), "one stream, and not two");
 }
 
+/// A stream is opened while a newer connection takes the place of one that does not bring the answer, or, where `late`, brings it before the
+/// other end knows that the stream has moved: nothing is lost, nor done twice.
+async fn opened_on_a_newer_connection(late: bool) {
+    const SOON: Duration = Duration::from_secs(1);
+    let (server, mut streams) = handing();
+    let (old, old_passes) = Ends::to_slowly(&server).await;
+    let (new, new_passes) = Ends::to_slowly(&server).await;
+    let connections = watch::Sender::new(Some(Arc::new(old)));
+    old_passes.down.send_replace(false);
+    new_passes.up.send_replace(false);
+    let opening = open(&connections, "x", TIMEOUT);
+    let moving = async {
+        let far = streams.recv().await.unwrap();
+        let old = connections.send_replace(Some(Arc::new(new)));
+        sleep(SOON).await;
+        old_passes.down.send_replace(late);
+        sleep(SOON).await;
+        assert_eq!(server.asked.load(Ordering::Relaxed), 1);
+        new_passes.up.send_replace(true);
+        (far, old)
+    };
+    let before = Instant::now();
+    let (near, (far, _old)) = tokio::join!(opening, moving);
+    assert!(before.elapsed() < 3 * SOON);
+    tokio::spawn(echo(far));
+    let saying = async { say(&mut near.unwrap(), "hello").await };
+    timeout(TIMEOUT, saying).await.unwrap();
+    assert!(streams.try_recv().is_err(), "one stream, and not two");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_opening_moves_to_a_newer_connection() {
+    opened_on_a_newer_connection(false).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_comes_late_does_no_harm() {
+    opened_on_a_newer_connection(true).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_refusal_says_why() {
     let server = Server::new(echo);
@@ -188,13 +228,13 @@ async fn a_stream_stays_where_it_is() {
     let mut stream = open(&connections, "x", TIMEOUT).await.unwrap();
     let asked = || [&server, &other].map(|server| server.asked.load(Ordering::Relaxed));
     say(&mut stream, "alone").await;
-    tokio::time::sleep(TIMEOUT).await;
+    sleep(TIMEOUT).await;
     assert_eq!(asked(), [1, 0]);
 
     let old = connections.borrow().clone().unwrap();
     old.link.left.cancel();
     connections.send_replace(Some(Arc::new(Ends::to(&other).await)));
-    tokio::time::sleep(TIMEOUT).await;
+    sleep(TIMEOUT).await;
     say(&mut stream, "leaving").await;
     assert_eq!(asked(), [1, 0]);
 }
@@ -210,7 +250,7 @@ async fn streams_move_off_a_connection_that_is_replaced() {
     let old = connections.send_replace(Some(next)).unwrap();
     let legs = old.far.legs.clone();
     legs.close();
-    tokio::time::timeout(TIMEOUT, legs.wait()).await.unwrap();
+    timeout(TIMEOUT, legs.wait()).await.unwrap();
     say(&mut stream, "after").await;
 }
 
