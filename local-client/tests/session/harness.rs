@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -71,6 +71,8 @@ pub struct Pod {
     dialled: Arc<AtomicU64>,
     /// Links that live.
     links: TaskTracker,
+    /// The pod's nameserver: nobody reads what it is asked.
+    pub nameserver: UdpSocket,
     /// How long streams may finish when the server is told to end.
     drain: Duration,
     shutdown: CancellationToken,
@@ -96,6 +98,7 @@ impl Pod {
             cut: watch::Sender::new(0),
             dialled: Arc::default(),
             links: TaskTracker::new(),
+            nameserver: UdpSocket::bind("127.0.0.1:0").await.unwrap(),
             drain,
             shutdown: CancellationToken::new(),
             ended: TaskTracker::new(),
@@ -157,7 +160,8 @@ impl Pod {
             files: PodFiles {
                 resolv_conf: self._files.path().join("resolv.conf"),
                 hosts: self._files.path().join("hosts"),
-                dns_port: 9,
+                // Without a resolv.conf, the nameserver is on the loopback.
+                dns_port: self.nameserver.local_addr().unwrap().port(),
             },
             environment: vec![],
             limits: Limits {
