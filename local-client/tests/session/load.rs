@@ -116,7 +116,7 @@ async fn o11_stopped_readers_leave_everything_else_alone() {
             async move { while stream.writer.write(vec![7; CHUNK].into()).await.is_ok() {} },
         );
     }
-    // ... nor what a caller of the pod sends.
+    // ... nor what a caller of the pod sends, ...
     let mut caller = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     let called = soon(incoming.0.recv())
         .await
@@ -125,12 +125,21 @@ async fn o11_stopped_readers_leave_everything_else_alone() {
         .await
         .unwrap();
     pushing.spawn(async move { while caller.write_all(&[7; CHUNK]).await.is_ok() {} });
+    // ... nor what is sent to another one.
+    let deaf = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let mut told = soon(incoming.0.recv())
+        .await
+        .unwrap()
+        .accept()
+        .await
+        .unwrap();
+    pushing.spawn(async move { while told.writer.write(vec![7; CHUNK].into()).await.is_ok() {} });
 
     others_are_left_alone(&session, echo, 300).await;
-    // 17 streams of 256 KiB, the targets' own socket buffers not counted; promises do not grow while nobody reads.
+    // 18 streams of 256 KiB, the targets' own socket buffers not counted; promises do not grow while nobody reads.
     let grown = resident().saturating_sub(before);
     assert!(grown < 64 * MIB, "{} MiB", grown / MIB);
-    drop((stopped, called));
+    drop((stopped, called, deaf));
     pushing.abort_all();
 }
 
