@@ -290,7 +290,7 @@ mod tests {
         assert_eq!(pieces.recv().await, Some(3 * TURN));
 
         let _unused = gate.turn(TURN).await;
-        gate.pass(64).sent(64);
+        gate.pass(64).unwrap().sent(64);
         gate.queue().append(&[7; 64]);
         gate.filled.notify_one();
         assert_eq!(pieces.recv().await, Some(64));

@@ -105,9 +105,19 @@ impl Flight {
             true => window,
             false => window + self.queue,
         };
-        let room = (self.sent - self.arrived) + promised < window;
+        let room = self.under_way(promised) < window;
         self.round.limited |= !room;
         room
+    }
+
+    /// Whether more may be sent where bulk has filled the path and the queue on it: up to `beyond` more than that.
+    pub(crate) fn has_room_beyond(&self, promised: u64, beyond: u64) -> bool {
+        self.window
+            .is_none_or(|window| self.under_way(promised) < window + self.queue + beyond)
+    }
+
+    fn under_way(&self, promised: u64) -> u64 {
+        self.sent - self.arrived + promised
     }
 
     /// The other end reports that everything before `total` has arrived.
@@ -262,6 +272,20 @@ mod tests {
         assert!(!flight.has_room(10, true));
         assert!(!flight.has_room(11, true));
         assert_eq!(flight.total(), INITIAL + 40);
+    }
+
+    /// Who begins to send little finds the queue that bulk was allowed.
+    #[tokio::test(start_paused = true)]
+    async fn what_lies_beyond_lies_beyond_the_queue() {
+        let now = Instant::now();
+        let mut flight = Flight::new(now);
+        assert!(flight.has_room_beyond(1 << 30, 0), "nothing was reported");
+        flight.arrived(0, now);
+        flight.queue = 1000;
+        flight.sent(INITIAL + 1000, now);
+        assert!(!flight.has_room(0, false));
+        assert!(flight.has_room_beyond(99, 100));
+        assert!(!flight.has_room_beyond(100, 100));
     }
 
     #[tokio::test(start_paused = true)]

@@ -12,6 +12,10 @@ use tokio_util::sync::CancellationToken;
 /// Unsent bytes above which the gate is shut: enough to keep a fast path busy, little enough for a ping to pass quickly.
 const BUDGET: usize = 256 << 10;
 
+/// What may be unsent beyond that, or under way beyond what fills the path, for the little that streams say. Bulk lies there with its last turn,
+/// and pings have the rest; were there no end to it, many who send little would be bulk that waits for nobody.
+const LITTLE: usize = 64 << 10;
+
 /// Unsent bytes above which the connection is ended. The gate keeps the queue well below; what goes past it (answers to
 /// a flood of requests that the peer never reads) must not fill the memory.
 pub(crate) const HARD_LIMIT: usize = 64 << 20;
@@ -69,6 +73,13 @@ impl Queue {
         let attention = self.attention.is_due(Instant::now());
         let flies = self.flight.has_room(self.coming as u64, attention);
         self.unsent() + self.coming < BUDGET && flies
+    }
+
+    fn has_room_for_little(&self) -> bool {
+        let flies = self
+            .flight
+            .has_room_beyond(self.coming as u64, LITTLE as u64);
+        self.unsent() + self.coming < BUDGET + LITTLE && flies
     }
 
     /// Takes what SSH writes.
@@ -157,10 +168,15 @@ impl Gate {
         }
     }
 
-    /// Lets `count` bytes pass all who wait: few bytes of a stream that sends little.
-    pub fn pass(&self, count: usize) -> Turn<'_> {
-        self.queue().coming += count;
-        Turn { gate: self, count }
+    /// Lets `count` bytes pass all who wait: few bytes of a stream that sends little. `None` while so many have passed that they have
+    /// to wait, too.
+    pub fn pass(&self, count: usize) -> Option<Turn<'_>> {
+        let mut queue = self.queue();
+        if !queue.has_room_for_little() {
+            return None;
+        }
+        queue.coming += count;
+        Some(Turn { gate: self, count })
     }
 
     /// Some of the queue was written.
@@ -309,7 +325,7 @@ mod tests {
         let gate = Gate::new();
         let fills = || gate.queue().fills(100);
         assert!(!fills(), "it is empty");
-        let turn = gate.pass(120);
+        let turn = gate.pass(120).unwrap();
         assert!(!fills(), "it is still empty");
         gate.queue().append(&[0; 99]);
         assert!(fills());
@@ -353,7 +369,7 @@ mod tests {
         let unused = gate.turn(BUDGET).await;
         let waiting = timeout(Duration::from_secs(1), gate.turn(1));
         assert!(waiting.await.is_err(), "all is taken");
-        drop(gate.pass(1));
+        drop(gate.pass(1).unwrap());
         drop(unused);
         let partly = gate.turn(BUDGET).await;
         partly.sent(0);
@@ -364,7 +380,7 @@ mod tests {
     async fn few_bytes_pass_and_after_the_end_nobody_waits() {
         let gate = Gate::new();
         let _all = gate.turn(BUDGET).await;
-        let _ = gate.pass(64);
+        drop(gate.pass(64).unwrap());
         gate.close();
         let _ = gate.turn(BUDGET).await;
         gate.ended().await;
@@ -414,7 +430,7 @@ mod tests {
         let gate = Gate::new();
         gate.queue().append(&[0; BUDGET / 2]);
         gate.queue().draining = BUDGET / 4;
-        let passing = gate.pass(BUDGET / 4 - 1);
+        let passing = gate.pass(BUDGET / 4 - 1).unwrap();
         let last = gate.turn(1).await;
         assert!(!gate.queue().has_room(), "all is taken");
         last.sent(1);
@@ -422,6 +438,32 @@ mod tests {
         assert!(!gate.queue().has_room(), "it is unsent now");
         drop(passing);
         assert!(gate.queue().has_room());
+    }
+
+    /// However many send little: what passes bulk is bounded, be it unsent or under way.
+    #[tokio::test(start_paused = true)]
+    async fn little_passes_bulk_up_to_a_bound() {
+        const PIECE: usize = 1 << 10;
+        for under_way in [false, true] {
+            let gate = Gate::new();
+            gate.arrived(0);
+            while let Some(turn) = gate.turn(TURN).now_or_never() {
+                gate.queue().append(&[0; TURN]);
+                turn.sent(TURN);
+            }
+            if under_way {
+                drain(&gate);
+            }
+            for _ in 0..LITTLE / PIECE {
+                let turn = gate.pass(PIECE).expect("it passes bulk");
+                gate.queue().append(&[0; PIECE]);
+                turn.sent(PIECE);
+            }
+            assert!(gate.pass(1).is_none(), "it waits like bulk");
+            drain(&gate);
+            gate.arrived(gate.carried());
+            assert!(gate.pass(PIECE).is_some());
+        }
     }
 
     #[tokio::test(start_paused = true)]

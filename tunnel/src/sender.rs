@@ -4,7 +4,7 @@ use crate::attention::SenderId;
 use crate::gate::{Gate, Turn};
 use tokio::time::Instant;
 
-/// Asks for turns. Small pieces of one that sends little pass all others.
+/// Asks for turns. Small pieces of one that sends little pass all others, as far as the gate lets them.
 #[derive(Debug)]
 pub(crate) struct Sender<'a> {
     gate: &'a Gate,
@@ -28,9 +28,12 @@ impl<'a> Sender<'a> {
         let now = Instant::now();
         if self.quiet.passes(count, now) {
             self.gate.queue().attention.said(self.id, now);
-            return self.gate.pass(count);
+            if let Some(turn) = self.gate.pass(count) {
+                return turn;
+            }
+        } else {
+            self.gate.queue().attention.forget(self.id);
         }
-        self.gate.queue().attention.forget(self.id);
         self.gate.turn(count).await
     }
 }
@@ -83,7 +86,10 @@ impl Quiet {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Buf;
+    use std::sync::Arc;
     use std::time::Duration;
+    use tokio::time::{sleep_until, timeout_at};
 
     #[tokio::test(start_paused = true)]
     async fn bulk_in_small_pieces_does_not_pass() {
@@ -98,6 +104,41 @@ mod tests {
         let passed = (0..1000).filter(|_| quiet.passes(1000, now)).count();
         assert!(passed <= 16, "{passed}");
         assert!(quiet.passes(1000, now + Duration::from_millis(100)));
+    }
+
+    /// Sends pieces of `count` bytes, `pause` apart; returns how many bytes it was allowed in `time`.
+    async fn send(gate: Arc<Gate>, count: usize, pause: Duration, time: Duration) -> usize {
+        let (mut sender, end) = (Sender::new(&gate), Instant::now() + time);
+        let mut sent = 0;
+        while let Ok(turn) = timeout_at(end, sender.turn(count)).await {
+            gate.queue().append(&vec![0; count]);
+            turn.sent(count);
+            sent += count;
+            sleep_until((Instant::now() + pause).min(end)).await;
+        }
+        sent
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_sends_little_but_more_than_the_path_carries_leaves_bulk_its_turns() {
+        const TIME: Duration = Duration::from_secs(10);
+        let gate = Gate::new();
+        // 1.5 MB/s and more over a path that carries a little more than 1 MB/s.
+        let _little = tokio::spawn(send(gate.clone(), 3000, Duration::from_millis(2), TIME));
+        let bulk = tokio::spawn(send(gate.clone(), 32 << 10, Duration::ZERO, TIME));
+        let mut longest = 0;
+        while !bulk.is_finished() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            let mut queue = gate.queue();
+            longest = longest.max(queue.unsent());
+            let written = queue.unsent().min(1 << 10);
+            queue.bytes.advance(written);
+            drop(queue);
+            gate.drained();
+        }
+        assert!(longest < 400 << 10, "{longest}");
+        let bulk = bulk.await.unwrap();
+        assert!(bulk > 1 << 20, "{bulk}");
     }
 
     #[tokio::test(start_paused = true)]
