@@ -35,7 +35,7 @@ fn says(app: &App, word: &str) -> Outcome {
 #[test]
 fn o11_readers_that_stop_hold_up_nothing_else() -> Outcome {
     const STOPPED: usize = 16;
-    /// In KiB: of each stopped connection a first credit of 256 KiB, at either end, and what the others need.
+    /// In KiB: of each stopped connection a first credit of 64 KiB, at either end, and what the others need.
     const GROWTH: usize = 64 << 10;
     /// Of each of them: the credit, and what the sockets of three machines hold.
     const POURED: usize = 32 * MIB;

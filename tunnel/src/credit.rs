@@ -4,8 +4,9 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// What a stream starts with, in bytes: what 256 ms at 1 MiB/s hold, or 5 ms at 50 MiB/s.
-const INITIAL: u64 = 256 << 10;
+/// What a stream starts with, in bytes: no less than TCP does. It keeps this while it is idle, so that more would leave many idle streams little
+/// for those that need it.
+pub(crate) const INITIAL: u64 = 64 << 10;
 /// What a stream may grow to while its reader keeps up, in bytes: 200 MiB/s over 40 ms.
 pub const LARGEST: u64 = 8 << 20;
 /// What a stream starts with where the budget is short, in bytes.
@@ -130,9 +131,9 @@ mod tests {
 
     #[test]
     fn what_is_left_decides_what_a_stream_begins_with() {
-        let budget = Budget::new(4 << 20);
+        let budget = Budget::new(1 << 20);
         let shares = [(); 2].map(|()| budget.share().unwrap());
-        assert_eq!(shares.map(|share| share.bytes() >> 10), [192, 180]);
+        assert_eq!(shares.map(|share| share.bytes() >> 10), [48, 45]);
         assert!(Budget::new(SMALLEST - 1).share().is_none());
         let budget = Budget::new(SMALLEST);
         let last = budget.share().unwrap();
@@ -152,6 +153,15 @@ mod tests {
         }
         let mut late = budget.share().unwrap();
         assert!(!late.extend());
+    }
+
+    #[test]
+    fn idle_streams_leave_room_for_growth() {
+        let budget = Budget::new(TOTAL);
+        let _idle: Vec<_> = (0..300).map(|_| budget.share().unwrap()).collect();
+        let mut busy = budget.share().unwrap();
+        while busy.extend() {}
+        assert_eq!(busy.bytes(), LARGEST);
     }
 
     #[test]

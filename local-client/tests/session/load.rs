@@ -136,7 +136,7 @@ async fn o11_stopped_readers_leave_everything_else_alone() {
     pushing.spawn(async move { while told.writer.write(vec![7; CHUNK].into()).await.is_ok() {} });
 
     others_are_left_alone(&session, echo, 300).await;
-    // 18 streams of 256 KiB, the targets' own socket buffers not counted; promises do not grow while nobody reads.
+    // 18 streams of 64 KiB, the targets' own socket buffers not counted; promises do not grow while nobody reads.
     let grown = resident().saturating_sub(before);
     assert!(grown < 64 * MIB, "{} MiB", grown / MIB);
     drop((stopped, called, deaf));

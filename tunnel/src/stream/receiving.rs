@@ -198,7 +198,7 @@ impl Receiving {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::credit::{Budget, TOTAL};
+    use crate::credit::{Budget, INITIAL, TOTAL};
 
     const KIB: usize = 1 << 10;
 
@@ -230,12 +230,12 @@ mod tests {
         }
     }
 
-    /// What the peer is told while it sends 64 KiB at a time, `behind` of which the reader leaves: where the reader is, and how much the
+    /// What the peer is told while it sends 16 KiB at a time, `behind` of which the reader leaves: where the reader is, and how much the
     /// peer may send from there, in KiB.
     fn told(behind: usize, pieces: usize) -> Vec<(u64, u64)> {
         let (mut receiving, mut told) = (receiving(), vec![]);
         for piece in 0..pieces {
-            receiving.data(vec![0; 64 * KIB].into()).unwrap();
+            receiving.data(vec![0; 16 * KIB].into()).unwrap();
             if piece >= behind {
                 read(&mut receiving).unwrap();
             }
@@ -253,18 +253,46 @@ mod tests {
     #[test]
     fn the_peer_is_told_at_every_quarter_and_gets_more_after_a_whole_share() {
         let grows = [
-            (64, 256),
-            (128, 256),
+            (16, 64),
+            (32, 64),
+            (48, 64),
+            (64, 128),
+            (96, 128),
+            (128, 128),
+            (160, 128),
             (192, 256),
-            (256, 512),
-            (384, 512),
-            (512, 512),
-            (640, 512),
-            (768, 1024),
         ];
         assert_eq!(told(0, 12), grows);
-        let stays = [64, 128, 192, 256, 320, 384].map(|consumed| (consumed, 256));
+        let stays = [16, 32, 48, 64, 80, 96].map(|consumed| (consumed, 64));
         assert_eq!(told(1, 7), stays);
+    }
+
+    /// Lets the peer send all it may, and the reader take it, until it may send no more than before.
+    fn promised_at_last(receiving: &mut Receiving) -> u64 {
+        let mut last = 0;
+        loop {
+            let promised = receiving.promised() - receiving.consumed;
+            if promised == last {
+                return promised;
+            }
+            last = promised;
+            let all = usize::try_from(promised).unwrap();
+            receiving.data(vec![0; all].into()).unwrap();
+            while read(receiving).is_some() {}
+            receiving.take_credit().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_share_that_was_short_grows_once_others_are_given_back() {
+        let budget = Budget::new(1 << 20);
+        let mut others: Vec<_> = std::iter::from_fn(|| budget.share()).collect();
+        let mut receiving = Receiving::with_credit(others.pop().unwrap());
+        let short = receiving.promised();
+        assert_eq!(promised_at_last(&mut receiving), short);
+        drop(others);
+        let promised = promised_at_last(&mut receiving);
+        assert!(promised > (1 << 20) / 4, "{promised}");
     }
 
     #[test]
@@ -274,13 +302,13 @@ mod tests {
         receiving.data(vec![0; 10].into()).unwrap();
         receiving.restate();
         assert!(receiving.credit_is_due());
-        assert_eq!(receiving.take_credit(), Some((10, 256 << 10)));
+        assert_eq!(receiving.take_credit(), Some((10, INITIAL)));
         assert!(!receiving.credit_is_due() && receiving.take_credit().is_none());
         assert!(!receiving.is_complete());
 
         receiving.fin(Some(10)).unwrap();
         assert!(!receiving.is_complete(), "the peer does not know it yet");
-        assert_eq!(receiving.take_credit(), Some((11, 256 << 10)));
+        assert_eq!(receiving.take_credit(), Some((11, INITIAL)));
         assert!(receiving.is_complete());
     }
 }

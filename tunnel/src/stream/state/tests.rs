@@ -1,7 +1,7 @@
 //! Two ends that talk in every order, and are cut off at every place.
 
 use super::*;
-use crate::credit::{Budget, TOTAL};
+use crate::credit::{Budget, INITIAL, TOTAL};
 use proptest::prelude::*;
 use std::collections::VecDeque;
 
@@ -29,6 +29,15 @@ fn output(state: &mut State, most: usize) -> Output {
     }
 }
 
+/// A share that has grown to so many bytes.
+fn share(bytes: u64) -> Share {
+    let mut share = Budget::new(TOTAL).share().unwrap();
+    while share.bytes() < bytes {
+        assert!(share.extend());
+    }
+    share
+}
+
 /// One end, and what it is to be told.
 struct End {
     state: State,
@@ -41,8 +50,12 @@ struct End {
 
 impl End {
     fn new(outgoing: Vec<u8>) -> End {
+        End::with_share(outgoing, share(INITIAL))
+    }
+
+    fn with_share(outgoing: Vec<u8>, share: Share) -> End {
         End {
-            state: State::with_credit(Budget::new(TOTAL).share().unwrap()),
+            state: State::with_credit(share),
             outgoing: outgoing.into(),
             incoming: vec![],
             ended: false,
@@ -174,7 +187,7 @@ proptest! {
                 2 => end.state.data(vec![0; usize::try_from(small).unwrap()].into()),
                 _ => end.state.begin(Some(Position { received: small, limit: large })),
             };
-            prop_assert!(end.state.buffered() <= 256 << 10);
+            prop_assert!(end.state.buffered() <= INITIAL);
             if said.is_err() {
                 break;
             }
@@ -206,8 +219,8 @@ fn a_writer_has_no_room_while_nobody_reads() {
         written += room;
         settle(&mut a, &mut b);
     }
-    assert_eq!(written, 256 << 10);
-    assert_eq!(b.state.buffered(), 256 << 10);
+    assert_eq!(written as u64, INITIAL);
+    assert_eq!(b.state.buffered(), INITIAL);
     while !matches!(b.state.read(), Read::Nothing) {}
     settle(&mut a, &mut b);
     assert!(a.state.room(usize::MAX).unwrap() > 0);
@@ -375,7 +388,8 @@ fn what_is_kept_for_a_peer_is_bounded() {
 #[test]
 fn pieces_are_not_cut_where_they_need_not_be() {
     const PIECE: usize = 30_000;
-    let (mut a, mut b) = connected();
+    let (mut a, mut b) = (End::new(vec![]), End::with_share(vec![], share(256 << 10)));
+    cut(&mut a, &mut b);
     settle(&mut a, &mut b);
     let mut pieces = 0;
     // More fits than the queue has room for, but no part of a piece, and nothing that the peer does not take.
