@@ -33,8 +33,8 @@ pub enum DialError {
     /// The target is a listener of the tunnel itself.
     #[error("the target is the tunnel's own listener")]
     Loop,
-    /// The remote end has no sockets or memory left for it.
-    #[error("no resources left in the pod")]
+    /// One of the ends, this one or the other, has no sockets or memory left for it.
+    #[error("no sockets or memory left for another connection")]
     Resources,
     /// The other end does not know the stream that was to be taken up again.
     #[error("the stream was forgotten")]
