@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 /// Bytes read from a socket at once. 8 KiB costs 30 % of the throughput, more than this gains nothing.
-const CHUNK: usize = 32 << 10;
+pub(crate) const CHUNK: usize = 32 << 10;
 
 /// A TCP connection that says nothing for this long is asked for a sign of life, and again every [`KEEPALIVE_INTERVAL`].
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
@@ -118,7 +118,7 @@ async fn send(
             Ok(0) if broken.is_cancelled() => return Err(Reset),
             Ok(0) => return to.finish().await,
             Ok(n) => {
-                // Small pieces are copied further on: the buffer is used again then.
+                // What is much shorter than the buffer is copied further on: the buffer is used again then.
                 let bytes = buffer.split().freeze();
                 tokio::select! {
                     biased;
