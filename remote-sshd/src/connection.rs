@@ -283,7 +283,8 @@ impl Connection {
                 None => return false,
             },
             tunnel::facts::SUBSYSTEM => self.spawn(async move {
-                let facts = facts::facts(connection.server.environment(), connection.files());
+                let server = &connection.server;
+                let facts = facts::facts(server.environment(), connection.files(), server.budget());
                 tell(stream, &facts).await;
             }),
             tunnel::claims::SUBSYSTEM => self.spawn(async move {

@@ -2,6 +2,7 @@
 
 use crate::pod::PodFiles;
 use std::os::unix::ffi::OsStringExt;
+use tunnel::credit::Budget;
 use tunnel::facts::{Blob, Facts, Variable};
 
 /// The process's environment, in its own order, byte for byte.
@@ -15,11 +16,12 @@ pub fn environment() -> Vec<Variable> {
 }
 
 /// All that is told; the files as they are now.
-pub(crate) fn facts(environment: &[Variable], files: &PodFiles) -> Facts {
+pub(crate) fn facts(environment: &[Variable], files: &PodFiles, budget: &Budget) -> Facts {
     let hostname = nix::unistd::gethostname().unwrap_or_default();
     Facts {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         hostname: hostname.to_string_lossy().into_owned(),
+        budget: budget.total(),
         environment: environment.to_vec(),
         resolv_conf: Blob(files.read_resolv_conf()),
         hosts: Blob(files.read_hosts()),

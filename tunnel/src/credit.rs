@@ -25,7 +25,14 @@ const LIMITS: [&str; 2] = [
 #[derive(Debug)]
 pub struct Budget {
     total: u64,
-    promised: Mutex<u64>,
+    sums: Mutex<Sums>,
+}
+
+#[derive(Debug)]
+struct Sums {
+    /// What may be promised now: all, or what the other end can bear.
+    limit: u64,
+    promised: u64,
 }
 
 impl Budget {
@@ -33,7 +40,10 @@ impl Budget {
     pub fn new(total: u64) -> Arc<Budget> {
         Arc::new(Budget {
             total,
-            promised: Mutex::new(0),
+            sums: Mutex::new(Sums {
+                limit: total,
+                promised: 0,
+            }),
         })
     }
 
@@ -45,19 +55,30 @@ impl Budget {
         Budget::new(suitable(limit))
     }
 
-    fn promised(&self) -> MutexGuard<'_, u64> {
-        self.promised.lock().unwrap_or_else(PoisonError::into_inner)
+    fn sums(&self) -> MutexGuard<'_, Sums> {
+        self.sums.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What this process can bear, in bytes.
+    pub fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// From now on, promises no more than an end with a budget of `other` bytes can bear, which keeps what it sends until it has arrived.
+    /// Promises that stand, stay.
+    pub fn limit(&self, other: u64) {
+        self.sums().limit = self.total.min(other);
     }
 
     /// The share of a new stream; `None` if not even the smallest is left. The last quarter is for small shares only.
     pub fn share(self: &Arc<Budget>) -> Option<Share> {
-        let mut promised = self.promised();
-        let left = (self.total / 4 * 3).saturating_sub(*promised);
+        let mut sums = self.sums();
+        let left = (sums.limit / 4 * 3).saturating_sub(sums.promised);
         let bytes = (left / 16).clamp(SMALLEST, INITIAL);
-        if *promised + bytes > self.total {
+        if sums.promised + bytes > sums.limit {
             return None;
         }
-        *promised += bytes;
+        sums.promised += bytes;
         Some(Share {
             budget: self.clone(),
             bytes,
@@ -66,7 +87,7 @@ impl Budget {
 
     /// Bytes promised at this moment.
     pub fn in_use(&self) -> u64 {
-        *self.promised()
+        self.sums().promised
     }
 }
 
@@ -89,11 +110,11 @@ impl Share {
 
     /// Doubles the share, where the budget has it: growth takes no more than half of all, so that new streams find something.
     pub fn extend(&mut self) -> bool {
-        let mut promised = self.budget.promised();
-        if self.bytes * 2 > LARGEST || *promised + self.bytes > self.budget.total / 2 {
+        let mut sums = self.budget.sums();
+        if self.bytes * 2 > LARGEST || sums.promised + self.bytes > sums.limit / 2 {
             return false;
         }
-        *promised += self.bytes;
+        sums.promised += self.bytes;
         self.bytes *= 2;
         true
     }
@@ -101,7 +122,7 @@ impl Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        *self.budget.promised() -= self.bytes;
+        self.budget.sums().promised -= self.bytes;
     }
 }
 
@@ -183,6 +204,20 @@ mod tests {
         let shares: Vec<_> = (0..1000).map(|_| budget.share().unwrap()).collect();
         assert!(budget.in_use() <= TOTAL);
         assert!(shares.iter().all(|share| share.bytes() >= SMALLEST));
+    }
+
+    #[test]
+    fn a_limit_is_for_promises_to_come() {
+        let budget = Budget::new(1 << 20);
+        let mut share = budget.share().unwrap();
+        let before = share.bytes();
+        budget.limit(before);
+        assert_eq!((share.bytes(), budget.in_use()), (before, before));
+        assert!(!share.extend() && budget.share().is_none());
+        budget.limit(TOTAL);
+        while share.extend() {}
+        assert!(share.bytes() > before && share.bytes() <= (1 << 20) / 2);
+        assert_eq!(budget.total(), 1 << 20);
     }
 
     proptest! {

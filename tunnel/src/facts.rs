@@ -12,6 +12,8 @@ pub struct Facts {
     pub version: String,
     /// The pod's host name.
     pub hostname: String,
+    /// How much may be promised to it, and so be kept there, in bytes ([`crate::credit::Budget::limit`]).
+    pub budget: u64,
     /// The container's environment in its own order, byte for byte.
     pub environment: Vec<Variable>,
     /// `/etc/resolv.conf`, verbatim.
@@ -70,6 +72,7 @@ mod tests {
         let facts = Facts {
             version: "1".into(),
             hostname: "h".into(),
+            budget: u64::MAX,
             environment: vec![Variable {
                 key: Blob(b"K\xff".to_vec()),
                 value: Blob(b"a\nb=\0".to_vec()),

@@ -49,6 +49,7 @@ mod tests {
         let facts = Facts {
             version: String::new(),
             hostname: "pod-1".into(),
+            budget: 0,
             environment: environment.iter().map(variable).collect(),
             resolv_conf: Blob(vec![]),
             hosts: Blob(vec![]),

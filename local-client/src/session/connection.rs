@@ -26,6 +26,7 @@ use tunnel::acceptor::Acceptor;
 use tunnel::arrivals::{self, Farewell};
 use tunnel::carrier::carry;
 use tunnel::claims::{self, Port, Report};
+use tunnel::credit::Budget;
 use tunnel::datagrams::{self, Outbox};
 use tunnel::facts::{self, Facts};
 use tunnel::gate::Gate;
@@ -95,6 +96,8 @@ pub struct Client {
     pub run: RunId,
     /// The ports of the pod that are claimed on each connection.
     pub ports: Ports,
+    /// What the pod may send unasked.
+    pub budget: Arc<Budget>,
     /// Takes the callers of those ports.
     pub acceptor: Arc<Acceptor<Msg>>,
     /// Its UDP sockets in the pod.
@@ -193,6 +196,7 @@ impl Connection {
             let nameservers = resolv_conf::nameservers(&facts.resolv_conf.0);
             (facts, Names::Nameservers(nameservers), None)
         };
+        client.budget.limit(facts.budget);
         let connection = Connection {
             handle,
             names,

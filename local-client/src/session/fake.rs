@@ -39,6 +39,8 @@ pub(super) struct Manners {
     pub(super) held: Arc<Mutex<HashSet<u32>>>,
     /// The port that it refuses once, as if it were ending, and then grants.
     pub(super) later: u16,
+    /// Whether it has no memory for a stream.
+    pub(super) lean: bool,
 }
 
 pub(super) fn key() -> PrivateKey {
@@ -46,12 +48,13 @@ pub(super) fn key() -> PrivateKey {
 }
 
 pub(super) fn client() -> Client {
-    let end = CancellationToken::new();
+    let (budget, end) = (Budget::new(TOTAL), CancellationToken::new());
     Client {
         key: Arc::new(key()),
         run: RunId::random(),
         ports: Ports::default(),
-        acceptor: Acceptor::new(Budget::new(TOTAL), TaskTracker::new(), end),
+        budget: budget.clone(),
+        acceptor: Acceptor::new(budget, TaskTracker::new(), end),
         sockets: Sockets::default(),
     }
 }
@@ -196,6 +199,7 @@ impl server::Handler for Server {
             facts::SUBSYSTEM => serde_json::to_vec(&Facts {
                 version: "fake".into(),
                 hostname: "pod-1".into(),
+                budget: if self.manners.lean { 0 } else { TOTAL },
                 environment: vec![],
                 resolv_conf: Blob(vec![]),
                 hosts: Blob(vec![]),

@@ -60,7 +60,6 @@ pub struct Session {
     client: Client,
     wear: Wear,
     connection: watch::Sender<Option<Arc<Connection>>>,
-    budget: Arc<Budget>,
     /// Carries streams, from one connection to the next.
     streams: TaskTracker,
     /// Ends all streams.
@@ -86,7 +85,8 @@ impl Session {
             key: Arc::new(key),
             run: RunId::random(),
             ports: Ports::default(),
-            acceptor: Acceptor::new(budget.clone(), streams.clone(), end.clone()),
+            budget: budget.clone(),
+            acceptor: Acceptor::new(budget, streams.clone(), end.clone()),
             sockets: Sockets::default(),
         };
         let (mut backoff, begin) = (Backoff::new(), Instant::now());
@@ -107,7 +107,6 @@ impl Session {
                         client,
                         wear,
                         connection: watch::Sender::new(Some(Arc::new(connection))),
-                        budget,
                         streams,
                         end,
                         facts,
@@ -312,7 +311,8 @@ impl Pod for Session {
             timeout: OPEN_TIMEOUT,
             end: self.end.clone(),
         };
-        let share = self.budget.share().ok_or(DialError::Resources)?;
+        let share = self.client.budget.share();
+        let share = share.ok_or(DialError::Resources)?;
         opener.stream(share, &self.streams).await
     }
 
@@ -366,6 +366,13 @@ mod tests {
         (session.ok().unwrap(), dialer, frozen)
     }
 
+    fn target() -> Target {
+        Target {
+            host: "thing1".into(),
+            port: 80,
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_link_without_a_round_trip_in_time_is_not_healthy() {
         let (session, _, frozen) = started(Manners::default()).await;
@@ -380,15 +387,22 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_target_of_which_the_pod_says_nothing_is_given_up() {
         let (session, _, _) = started(Manners::default()).await;
-        let target = Target {
-            host: "thing1".into(),
-            port: 80,
-        };
         let before = Instant::now();
-        let opened = timeout(OPEN_TIMEOUT * 60, session.open(&target)).await;
+        let opened = timeout(OPEN_TIMEOUT * 60, session.open(&target())).await;
         let error = opened.expect("it gives up").unwrap_err();
         assert_eq!(error, DialError::TimedOut);
         assert_eq!(before.elapsed(), OPEN_TIMEOUT);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_more_is_promised_than_the_pod_can_bear() {
+        let (session, _, _) = started(Manners {
+            lean: true,
+            ..Manners::default()
+        })
+        .await;
+        let error = session.open(&target()).await.unwrap_err();
+        assert_eq!(error, DialError::Resources);
     }
 
     #[tokio::test(start_paused = true)]

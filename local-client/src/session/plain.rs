@@ -11,6 +11,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
+use tunnel::credit::TOTAL;
 use tunnel::dial::DialError;
 use tunnel::facts::{Blob, Facts};
 use tunnel::frames::{self, FrameReader};
@@ -42,6 +43,8 @@ pub(super) async fn facts(handle: &Handle<Handler>) -> Option<Facts> {
     Some(Facts {
         version: String::new(),
         hostname: String::new(),
+        // It keeps nothing of what it has sent.
+        budget: TOTAL,
         environment: vec![],
         resolv_conf: Blob(resolv_conf),
         hosts: Blob(vec![]),

@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use tokio::sync::Notify;
+use tunnel::credit::TOTAL;
 use tunnel::dial::DialError;
 use tunnel::facts::{Blob, Facts, Variable};
 use tunnel::stream::{Stream, memory};
@@ -203,6 +204,7 @@ impl Pod for Fake {
         Arc::new(Facts {
             version: "fake".into(),
             hostname: "pod-1".into(),
+            budget: TOTAL,
             environment: self.environment.lock().unwrap().clone(),
             resolv_conf: Blob(RESOLV_CONF.into()),
             hosts: Blob(vec![]),

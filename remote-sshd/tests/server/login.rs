@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
+use tunnel::credit::Budget;
 use tunnel::facts::{Facts, SUBSYSTEM};
 
 /// X1: no key, a wrong key, a password: refused, with the one method that there is.
@@ -79,6 +80,7 @@ async fn a_registered_key_enters() {
     );
     assert_eq!(facts.hosts.0, std::fs::read(&server.files.hosts).unwrap());
     assert!(!facts.hostname.is_empty() && !facts.version.is_empty());
+    assert_eq!(facts.budget, Budget::of_this_process().total());
 }
 
 #[tokio::test]

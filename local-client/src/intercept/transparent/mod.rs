@@ -293,6 +293,7 @@ mod tests {
         let facts = Facts {
             version: String::new(),
             hostname: "pod".into(),
+            budget: 0,
             environment: vec![
                 variable("THING1_SERVICE_HOST", "198.18.0.1"),
                 variable("THING1_SERVICE_PORT", "7001"),
