@@ -118,6 +118,10 @@ impl Shared {
                 // Nobody reads them: the peer is to be told.
                 self.output.notify_one();
             }
+            if state.credit_is_due() {
+                // They were dropped, and made room.
+                self.credit.notify_one();
+            }
             if let Some(pool) = &self.pool {
                 // What is not kept gives the room back that it was admitted to.
                 let kept = usize::try_from(state.buffered() - before).unwrap_or(0);
@@ -327,6 +331,30 @@ mod tests {
         assert_eq!(credit.as_mut().now_or_never(), None);
         stream.reader.read().await.unwrap();
         assert!(credit.now_or_never().flatten().is_some());
+    }
+
+    /// ... and when nobody will read: what arrives is dropped, and the peer goes on.
+    #[tokio::test]
+    async fn a_peer_is_told_of_what_is_dropped() {
+        let (shared, stream) = ours();
+        let start = Position {
+            received: 0,
+            limit: 0,
+        };
+        shared.begin(Some(start)).unwrap();
+        assert!(shared.credit().now_or_never().flatten().is_some());
+        let Stream {
+            reader,
+            writer: _writer,
+        } = stream;
+        drop(reader);
+        let telling = async {
+            let mut credit = std::pin::pin!(shared.credit());
+            assert_eq!(credit.as_mut().now_or_never(), None);
+            shared.data(vec![0; 64 << 10].into()).unwrap();
+            credit.now_or_never().flatten()
+        };
+        assert!(telling.await.is_some());
     }
 
     #[tokio::test]
