@@ -265,6 +265,8 @@ impl State {
                 self.sending.credit(received, limit)
             }
             Record::Credit { received, limit } => self.resume(Position { received, limit }),
+            // The bytes before it were dropped.
+            Record::Fin { .. } if self.reset.is_some() => Ok(()),
             Record::Fin { at } => self.receiving.fin(Some(at)),
         }
     }

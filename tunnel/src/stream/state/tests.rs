@@ -311,6 +311,21 @@ fn an_end_and_a_reset_are_for_good() {
     assert_eq!(a.state.next(), Next::Over, "the peer knows");
 }
 
+#[test]
+fn an_end_that_crosses_a_reset_is_no_violation() {
+    let (mut a, mut b) = connected();
+    settle(&mut a, &mut b);
+    a.state.write("for nobody".into());
+    a.state.finish();
+    b.state.reset();
+    while send(&mut a, &mut b, 99) {}
+    while !b.inbox.is_empty() {
+        b.receive();
+    }
+    settle(&mut a, &mut b);
+    assert_eq!((a.state.read(), b.state.read()), (Read::Reset, Read::Reset));
+}
+
 /// A leg on which it is not known what the peer has carries no data; and no reset that would overtake what must be sent again.
 #[test]
 fn a_reset_waits_for_what_was_sent_before() {
