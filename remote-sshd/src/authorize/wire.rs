@@ -65,8 +65,12 @@ pub(super) async fn receive(stream: &UnixStream) -> io::Result<(String, Option<O
             return Err(io::ErrorKind::InvalidData.into());
         }
     }
-    let line = String::from_utf8(line).map_err(|_| io::ErrorKind::InvalidData)?;
-    Ok((line.trim_end().to_owned(), passed))
+    let text = String::from_utf8(line).map_err(|_| io::ErrorKind::InvalidData)?;
+    let line = text.trim_end();
+    if line.contains('\n') {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    Ok((line.to_owned(), passed))
 }
 
 #[cfg(test)]
@@ -93,7 +97,12 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_no_line_is_refused() {
-        for bytes in [&b"cut"[..], b"\xff\n", &[b'x'; LONGEST + 1]] {
+        for bytes in [
+            &b"cut"[..],
+            b"\xff\n",
+            b"two\nlines\n",
+            &[b'x'; LONGEST + 1],
+        ] {
             let (mut near, far) = UnixStream::pair().unwrap();
             let sending = async {
                 near.write_all(bytes).await.unwrap();
