@@ -17,8 +17,9 @@ use tunnel::channel;
 use tunnel::dial::DialError;
 use tunnel::opener::Connected;
 
-/// How long a name may take to be resolved and one of its addresses to answer.
-const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a name may take to be resolved and one of its addresses to answer. The kernel gives an address up before, when the pod's programs would
+/// (tcp_syn_retries of tcp(7), 127 seconds by default).
+const DIAL_TIMEOUT: Duration = Duration::from_secs(150);
 
 /// Dials `host:port` for a plain client, answers the request for `channel` and carries the bytes.
 pub(crate) async fn open_plain(

@@ -137,9 +137,9 @@ impl Server {
         self.leave.cancelled().await;
     }
 
-    /// Whether connecting to `target` reaches one of the server's own listeners.
+    /// Whether connecting to `target` reaches the server itself.
     pub(crate) fn is_own(&self, target: SocketAddr) -> bool {
-        own::reaches(target, self.address) || self.claims.cover(target)
+        own::reaches(target, self.address)
     }
 }
 

@@ -31,7 +31,7 @@ pub enum DialError {
     #[error("the pod's nameserver failed")]
     Nameserver,
     /// The target is a listener of the tunnel itself.
-    #[error("the target is the tunnel's own listener")]
+    #[error("the target is the proxy itself")]
     Loop,
     /// One of the ends, this one or the other, has no sockets or memory left for it.
     #[error("no sockets or memory left for another connection")]

@@ -52,7 +52,7 @@ const HANDOVER_PAUSE: Duration = Duration::from_millis(500);
 /// Before a port is claimed again for which the link was lost.
 const LISTEN_PAUSE: Duration = Duration::from_secs(1);
 /// For the pod to dial, which has a shorter timeout of its own.
-const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
+const OPEN_TIMEOUT: Duration = Duration::from_secs(155);
 
 /// The session. Its supervisor is [`Session::supervise`], which whoever started the session runs.
 pub struct Session {

@@ -313,12 +313,14 @@ async fn i1_many_peers_reach_the_app_wherever_it_listens() {
     let session = pod.session().await;
     for address in ["127.0.0.1:0", "0.0.0.0:0", "[::1]:0", "[::]:0"] {
         let (remote, _exposed) = expose(&session, app(address).await).await;
-        let mut ports = vec![];
+        // All at the same time, or the kernel would give the port of one to another.
+        let (mut callers, mut ports) = (vec![], vec![]);
         for number in 0..20 {
             let caller = caller(remote).await;
             ports.push(ask(&caller, &format!("question {number}")).await);
             let again = ask(&caller, "again").await;
             assert_eq!(Some(&again), ports.last(), "{address}");
+            callers.push(caller);
         }
         ports.sort_unstable();
         ports.dedup();

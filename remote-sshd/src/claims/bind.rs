@@ -18,8 +18,6 @@ const PORT_ATTEMPTS: usize = 16;
 pub(super) struct Bound {
     pub(super) port: u16,
     pub(super) listeners: Vec<TcpListener>,
-    /// What the listeners are reached by; one that serves both families stands here twice.
-    pub(super) addresses: Vec<SocketAddr>,
 }
 
 /// Listens on `address`: "" means all of both families (IPv4 alone where there is no IPv6), "0.0.0.0" and "::" all of one,
@@ -55,13 +53,9 @@ fn all(port: u16) -> io::Result<Bound> {
         Err(error) if no_ipv6(&error) => each(&[Ipv4Addr::UNSPECIFIED.into()], port),
         listener => {
             let listener = listener?;
-            let port = listener.local_addr()?.port();
-            let v4 = (Ipv4Addr::UNSPECIFIED, port).into();
-            let v6 = (Ipv6Addr::UNSPECIFIED, port).into();
             Ok(Bound {
-                port,
+                port: listener.local_addr()?.port(),
                 listeners: vec![listener],
-                addresses: vec![v4, v6],
             })
         }
     }
@@ -83,14 +77,11 @@ fn each_once(addresses: &[IpAddr], port: u16) -> io::Result<Bound> {
     let mut bound = Bound {
         port,
         listeners: vec![],
-        addresses: vec![],
     };
     for address in addresses {
         match listen((*address, bound.port).into(), true) {
             Ok(listener) => {
-                let address = listener.local_addr()?;
-                bound.port = address.port();
-                bound.addresses.push(address);
+                bound.port = listener.local_addr()?.port();
                 bound.listeners.push(listener);
             }
             Err(error) if !bound.listeners.is_empty() && no_ipv6(&error) => {}
@@ -152,7 +143,6 @@ mod tests {
             let bound = bind(address, 0).unwrap();
             assert_ne!(bound.port, 0);
             assert_eq!(reached(bound.port).await, expected, "{address:?}");
-            assert!(bound.addresses.iter().all(|a| a.port() == bound.port));
         }
     }
 

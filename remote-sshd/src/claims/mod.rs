@@ -13,7 +13,6 @@ pub(crate) use bind::no_ipv6;
 use crate::connection::Connection;
 use crate::keyring::Identity;
 use crate::udp::Listening;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 use tokio::net::TcpListener;
@@ -43,13 +42,15 @@ struct Held {
 }
 
 enum Listens {
-    Tcp(Listeners),
+    /// Kept for its end.
+    Tcp {
+        _listeners: Listeners,
+    },
     Udp(Listening),
 }
 
 struct Listeners {
     listeners: Vec<Arc<TcpListener>>,
-    bound: Vec<SocketAddr>,
     accepting: CancellationToken,
 }
 
@@ -57,14 +58,6 @@ impl Held {
     /// Whether it stands in the way of another one.
     fn stands_for(&self, address: &str, port: u16) -> bool {
         self.port == port && (self.address == UDP) == (address == UDP)
-    }
-
-    /// Where connections to it go; none for UDP.
-    fn bound(&self) -> &[SocketAddr] {
-        match &self.listens {
-            Listens::Tcp(listeners) => &listeners.bound,
-            Listens::Udp(_) => &[],
-        }
     }
 }
 
@@ -165,10 +158,15 @@ impl Claims {
         }
         let listeners = Listeners {
             listeners,
-            bound: bound.addresses,
             accepting,
         };
-        Ok((bound.port, owner_sender, Listens::Tcp(listeners)))
+        Ok((
+            bound.port,
+            owner_sender,
+            Listens::Tcp {
+                _listeners: listeners,
+            },
+        ))
     }
 
     /// Gives up one claim of `owner`; whether there was one.
@@ -224,13 +222,5 @@ impl Claims {
                 yours: claim.identity == *asker.identity(),
             })
             .collect()
-    }
-
-    /// Whether connecting to `target` would reach a claim's listener.
-    pub(crate) fn cover(&self, target: SocketAddr) -> bool {
-        self.held()
-            .iter()
-            .flat_map(Held::bound)
-            .any(|bound| crate::own::reaches(target, *bound))
     }
 }
