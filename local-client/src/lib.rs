@@ -8,6 +8,7 @@ pub mod error;
 pub mod expose;
 pub mod health;
 pub mod intercept;
+mod interfaces;
 pub mod logging;
 pub mod original;
 pub mod pod;

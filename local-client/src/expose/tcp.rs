@@ -1,8 +1,9 @@
 //! Connections from the cluster to the app.
 
+use super::addresses;
 use crate::pod::{Caller, Incoming};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -77,19 +78,26 @@ impl Port {
     }
 }
 
-/// Connects to the app, whichever loopback address it listens on.
+/// Connects to the app, wherever it listens.
 async fn connect(port: u16) -> io::Result<TcpStream> {
-    let either = async {
-        match attempt(Ipv4Addr::LOCALHOST.into(), port).await {
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                // Without IPv6 the second error would hide what matters.
-                let second = attempt(Ipv6Addr::LOCALHOST.into(), port).await;
-                second.map_err(|_| error)
+    tokio::time::timeout(CONNECT_TIMEOUT, connect_to_one(addresses(), port)).await?
+}
+
+async fn connect_to_one(addresses: Vec<IpAddr>, port: u16) -> io::Result<TcpStream> {
+    // The first error is the one that matters: others may come of there being no such family.
+    let mut first = None;
+    for address in addresses {
+        match attempt(address, port).await {
+            Ok(app) => return Ok(app),
+            Err(error) if first.is_none() && error.kind() != io::ErrorKind::ConnectionRefused => {
+                return Err(error);
             }
-            outcome => outcome,
+            Err(error) => {
+                first.get_or_insert(error);
+            }
         }
-    };
-    tokio::time::timeout(CONNECT_TIMEOUT, either).await?
+    }
+    Err(first.unwrap_or_else(|| io::ErrorKind::ConnectionRefused.into()))
 }
 
 async fn attempt(address: IpAddr, port: u16) -> io::Result<TcpStream> {

@@ -1,10 +1,11 @@
 //! Datagrams from the cluster to the app, and back: for each peer there is a socket here, by whose port the app tells peers apart.
 
+use super::addresses;
 use crate::pod::{Datagrams, Inbox, ListenError, Pod};
 use nix::sys::socket::{MsgFlags, recv};
 use socket2::SockRef;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -113,13 +114,10 @@ impl Port {
             return Ok(peer.socket.clone());
         }
         let mut app = *lock(&self.app);
-        let socket = connected((app, self.local).into()).or_else(|error| match app {
-            IpAddr::V4(_) => Err(error),
-            // Where IPv6 is off.
-            IpAddr::V6(_) => {
-                app = Ipv4Addr::LOCALHOST.into();
-                connected((app, self.local).into())
-            }
+        let socket = connected((app, self.local).into()).or_else(|_| {
+            // Where IPv6 is off, or the address has gone.
+            app = Ipv4Addr::LOCALHOST.into();
+            connected((app, self.local).into())
         })?;
         let socket = Arc::new(socket);
         let end = self.shutdown.child_token();
@@ -161,16 +159,15 @@ impl Port {
         }
     }
 
-    /// Nobody listens on the app's port at `app`: from now on the other family is tried.
+    /// Nobody listens on the app's port at `app`: from now on the next address is tried.
     fn missed(&self, peer: SocketAddr, app: IpAddr, error: &io::Error) {
-        *lock(&self.app) = match app {
-            IpAddr::V4(_) => Ipv6Addr::LOCALHOST.into(),
-            IpAddr::V6(_) => Ipv4Addr::LOCALHOST.into(),
-        };
+        let all = addresses();
+        let next = all.iter().skip_while(|address| **address != app).nth(1);
+        *lock(&self.app) = *next.unwrap_or(&Ipv4Addr::LOCALHOST.into());
         lock(&self.peers).remove(&peer);
         let (local, remote) = (self.local, self.remote);
-        // The first one may have been for the wrong family, and further ones are no news.
-        if self.missed.fetch_add(1, Ordering::Relaxed) == 1 {
+        // Before, it may have been the wrong address; and further ones are no news.
+        if self.missed.fetch_add(1, Ordering::Relaxed) + 1 == all.len() {
             tracing::warn!(
                 "{peer} sent to port {remote}/udp: your program does not listen on port {local}/udp: {error}"
             );
