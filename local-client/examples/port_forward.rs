@@ -5,6 +5,7 @@ use clap::Parser;
 use local_client::cluster::{self, DialFailure, Dialer};
 use local_client::config::{Cli, Options};
 use local_client::error::Error;
+use local_client::original::Original;
 use local_client::session::identity;
 use russh::keys::PublicKey;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ async fn main() -> Result<(), Error> {
 }
 
 async fn serve(options: Options) -> Result<(), Error> {
-    let dialer = cluster::dialer(&options).await?;
+    let dialer = cluster::dialer(&options, Original::read()?).await?;
     let key = PublicKey::from(&identity::load(&options)?);
     let failed = |error| Error::Local(format!("127.0.0.1: {error}"));
     let listener = TcpListener::bind("127.0.0.1:0").await.map_err(failed)?;

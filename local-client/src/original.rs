@@ -2,9 +2,10 @@
 //! joins the container shares them), and the API server's name must not be looked up through the link that it carries.
 //! It also keeps getaddrinfo out, which does not work in a static binary.
 
+use crate::dns::in_place;
 use crate::error::Error;
 use futures::future::BoxFuture;
-use hickory_proto::op::Query;
+use hickory_proto::op::{Message, Query};
 use hickory_proto::rr::{Name as DnsName, Record, RecordType};
 use hickory_resolver::config::{ResolveHosts, ResolverConfig, ResolverOpts};
 use hickory_resolver::net::NetError;
@@ -13,11 +14,12 @@ use hickory_resolver::system_conf::parse_resolv_conf;
 use hickory_resolver::{Hosts, TokioResolver};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::Name;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
-use std::{fs, vec};
+use std::vec;
 use thiserror::Error;
 use tower::Service;
 
@@ -34,6 +36,40 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 pub struct Original {
     hosts: Arc<Hosts>,
     resolver: TokioResolver,
+    asking: Asking,
+}
+
+/// The names that are being asked for.
+#[derive(Debug, Clone, Default)]
+struct Asking(Arc<Mutex<Vec<DnsName>>>);
+
+/// A name is asked for until this is dropped.
+struct Asked {
+    asking: Asking,
+    name: DnsName,
+}
+
+impl Asking {
+    fn names(&self) -> MutexGuard<'_, Vec<DnsName>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begin(&self, name: &DnsName) -> Asked {
+        self.names().push(name.clone());
+        Asked {
+            asking: self.clone(),
+            name: name.clone(),
+        }
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        let mut names = self.asking.names();
+        if let Some(index) = names.iter().position(|name| *name == self.name) {
+            names.swap_remove(index);
+        }
+    }
 }
 
 /// Why a name has no address.
@@ -54,7 +90,7 @@ impl Original {
     /// # Errors
     /// [`Error::Local`] where the resolver cannot be set up.
     pub fn read() -> Result<Original, Error> {
-        let file = |path| fs::read(path).unwrap_or_default();
+        let file = |path: &str| in_place::read(Path::new(path)).unwrap_or_default();
         Original::new(&file("/etc/resolv.conf"), &file("/etc/hosts"))
     }
 
@@ -64,7 +100,6 @@ impl Original {
             let nowhere = ResolverConfig::from_parts(None, vec![], vec![]);
             (nowhere, ResolverOpts::default())
         });
-        let config = without_the_shim(&config);
         let mut hosts = Hosts::default();
         if let Err(error) = hosts.read_hosts_conf(hosts_file) {
             tracing::debug!(%error, "no usable hosts file");
@@ -78,12 +113,41 @@ impl Original {
             .build()
             .map_err(|error| Error::Local(format!("cannot set up the resolver: {error}")))?;
         let hosts = Arc::new(hosts);
-        Ok(Original { hosts, resolver })
+        Ok(Original {
+            hosts,
+            resolver,
+            asking: Asking::default(),
+        })
+    }
+
+    /// Whether `query` may be one by which the container's resolver, Docker's, in its turn asks for what it is being asked here, with a domain of the search list
+    /// or without.
+    pub(crate) fn asks(&self, query: &[u8]) -> bool {
+        let names = self.asking.names();
+        if names.is_empty() {
+            return false;
+        }
+        let Ok(message) = Message::from_vec(query) else {
+            return false;
+        };
+        let begins_with = |question: &DnsName, name: &DnsName| {
+            let mut labels = question.iter();
+            name.iter().all(|label| {
+                labels
+                    .next()
+                    .is_some_and(|other| other.eq_ignore_ascii_case(label))
+            })
+        };
+        message
+            .queries
+            .iter()
+            .any(|query| names.iter().any(|name| begins_with(&query.name, name)))
     }
 
     /// What the name servers have for a question; nothing if the name has no such records.
     pub(crate) async fn records(&self, question: &Query) -> Result<Vec<Record>, Unresolved> {
         let name = question.name.clone();
+        let _asked = self.asking.begin(&name);
         match self.resolver.lookup(name, question.query_type).await {
             Ok(found) => Ok(found.answers().to_vec()),
             Err(error) if error.is_no_records_found() && !error.is_nx_domain() => Ok(vec![]),
@@ -96,6 +160,8 @@ impl Original {
         if !listed.is_empty() {
             return Ok(listed);
         }
+        let name = DnsName::from_utf8(host).unwrap_or_default();
+        let _asked = self.asking.begin(&name);
         let found = self.resolver.lookup_ip(host).await.map_err(unresolved)?;
         Ok(found.iter().collect())
     }
@@ -148,17 +214,6 @@ impl Service<Name> for Original {
     }
 }
 
-/// A client that was killed in a network that outlives it has left its own resolv.conf there. It would ask itself.
-fn without_the_shim(config: &ResolverConfig) -> ResolverConfig {
-    let name_servers = config.name_servers().iter();
-    let others = name_servers.filter(|server| server.ip != IpAddr::V4(Ipv4Addr::LOCALHOST));
-    ResolverConfig::from_parts(
-        config.domain().cloned(),
-        config.search().to_vec(),
-        others.cloned().collect(),
-    )
-}
-
 fn unresolved(error: NetError) -> Unresolved {
     if error.is_no_records_found() {
         Unresolved::NoSuchName
@@ -192,19 +247,28 @@ mod tests {
         assert_eq!(found, ["192.0.2.7", "2001:db8::7"]);
     }
 
+    #[test]
+    fn what_is_being_asked_for_is_known() {
+        let original = Original::new(b"", b"").unwrap();
+        let name = |text: &str| DnsName::from_ascii(text).unwrap();
+        let asks = |text: &str| {
+            let mut query = Message::query();
+            query.add_query(Query::query(name(text), RecordType::AAAA));
+            original.asks(&query.to_vec().unwrap())
+        };
+        assert!(!asks("api.example.com."));
+        let first = original.asking.begin(&name("api.example.com"));
+        let second = original.asking.begin(&name("api.example.com"));
+        drop(first);
+        assert!(asks("API.example.com.") && asks("api.example.com.corp.example."));
+        assert!(!asks("example.com.") && !asks("other.example.com.") && !original.asks(b"odd"));
+        drop(second);
+        assert!(!asks("api.example.com."));
+    }
+
     #[tokio::test]
     async fn without_name_servers_the_lookup_ends_at_once() {
         let original = Original::new(b"options ndots:0\n", b"").unwrap();
         assert!(lookup(&original, "nowhere.example.com").await.is_err());
-    }
-
-    #[test]
-    fn the_shim_of_a_client_before_is_not_asked() {
-        let text = b"nameserver 127.0.0.1\nnameserver 192.0.2.1\nsearch example.com\n";
-        let (config, _) = parse_resolv_conf(text).unwrap();
-        let left = without_the_shim(&config);
-        let ips: Vec<IpAddr> = left.name_servers().iter().map(|server| server.ip).collect();
-        assert_eq!(ips, [IpAddr::from([192, 0, 2, 1])]);
-        assert_eq!(left.search(), config.search());
     }
 }

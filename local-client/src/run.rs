@@ -86,8 +86,12 @@ async fn job(
     }
     let files = EnvFiles::prepare(Path::new(OUTPUT), target.name(), options.uid)?;
     let key = identity::load(&options)?;
-    let connecting =
-        async { Session::start(cluster::dialer(&options).await?, key, Wear::default()).await };
+    // Before these files are rewritten.
+    let original = Original::read()?;
+    let connecting = async {
+        let dialer = cluster::dialer(&options, original.clone()).await?;
+        Session::start(dialer, key, Wear::default()).await
+    };
     let Some(session) = shutdown.run_until_cancelled(connecting).await else {
         return Ok(());
     };
@@ -103,10 +107,10 @@ async fn job(
         &options,
         mode,
         &session,
+        original,
         files,
         &mut transparent,
-        &tracker,
-        &shutdown,
+        (&tracker, &shutdown),
     );
     let outcome = match shutdown.run_until_cancelled(starting).await {
         Some(Ok(taken)) => {
@@ -119,14 +123,15 @@ async fn job(
         None => Ok(()),
     };
     shutdown.cancel();
-    // The supervisor does not panic; its end is all that matters.
-    let _ = supervisor.await;
-    // The kernel translates a connection's last words only while its rules are there.
-    tracker.close();
-    tracker.wait().await;
-    if let Some(transparent) = transparent {
+    // First, as the rest may be cut off.
+    if let Some(transparent) = &transparent {
         transparent.end().await;
     }
+    // The supervisor does not panic; its end is all that matters.
+    let _ = supervisor.await;
+    // The kernel translates a connection's last words only while its rules are there: as long as there is `transparent`.
+    tracker.close();
+    tracker.wait().await;
     outcome
 }
 
@@ -150,10 +155,10 @@ async fn start(
     options: &Options,
     mode: config::Intercept,
     session: &Arc<Session>,
+    original: Original,
     files: EnvFiles,
     transparent: &mut Option<Arc<Transparent>>,
-    tracker: &TaskTracker,
-    shutdown: &CancellationToken,
+    (tracker, shutdown): (&TaskTracker, &CancellationToken),
 ) -> Result<Taken, Error> {
     let pod: Arc<dyn Pod> = session.clone();
     let facts = pod.facts();
@@ -206,9 +211,16 @@ async fn start(
     let mut variables = filter::outgoing(&facts, session.declared_environment());
     let intercept: Arc<dyn Intercept> = match mode {
         config::Intercept::Auto | config::Intercept::Transparent => {
-            let started =
-                Transparent::start(pod.clone(), options, tracker.clone(), shutdown.clone());
-            transparent.insert(started.await?).clone()
+            let started = Transparent::start(
+                pod.clone(),
+                options,
+                original.clone(),
+                tracker.clone(),
+                shutdown.clone(),
+            );
+            let transparent = transparent.insert(started.await?);
+            transparent.know(&facts).await;
+            transparent.clone()
         }
         config::Intercept::Loopback => {
             variables = rewrite::rewrite(pod.as_ref(), variables).await;
@@ -245,7 +257,7 @@ async fn start(
         );
     }
     let unknown = !options.no_local_names;
-    let local_names = LocalNames::of(Original::read()?, unknown, names.unwrap_or_default());
+    let local_names = LocalNames::of(original, unknown, names.unwrap_or_default());
     tracker.spawn(shim::run(
         dns_udp,
         dns_tcp,

@@ -61,13 +61,11 @@ pub trait Dialer: Send + Sync + 'static {
     async fn dial(&self, key: &PublicKey) -> Result<Transport, DialFailure>;
 }
 
-/// The dialer that `options` ask for. To be called before `/etc/resolv.conf` and `/etc/hosts` are rewritten: names are
-/// looked up as these files say now, for good.
+/// The dialer that `options` ask for, which looks names up by `original`.
 ///
 /// # Errors
 /// [`Error::Usage`] where options are missing or malformed, [`Error::Api`] where the kubeconfig cannot be used.
-pub async fn dialer(options: &Options) -> Result<Arc<dyn Dialer>, Error> {
-    let original = Original::read()?;
+pub async fn dialer(options: &Options, original: Original) -> Result<Arc<dyn Dialer>, Error> {
     let host_key = options.host_key.as_deref().map(host_key).transpose()?;
     match (&options.connect, host_key) {
         (Some(address), Some(host_key)) => Ok(Arc::new(Direct {

@@ -198,9 +198,15 @@ fn resolv_conf_is_written_in_place_and_restored() {
     let edit =
         |_: &[u8]| resolv_conf::with_nameserver(RESOLV_CONF.as_bytes(), Ipv4Addr::LOCALHOST.into());
     let changed = InPlace::edit(&path, edit).unwrap();
-    assert_eq!(
-        std::fs::read_to_string(&path).unwrap(),
-        "nameserver 127.0.0.1\nsearch ns.svc.cluster.local svc.cluster.local cluster.local\noptions ndots:5\n"
+    let text = std::fs::read_to_string(&path).unwrap();
+    let made = "nameserver 127.0.0.1\nsearch ns.svc.cluster.local svc.cluster.local cluster.local\noptions ndots:5\n";
+    assert!(text.starts_with(made), "{text}");
+    let comments = text.lines().skip(3);
+    assert!(comments.clone().all(|line| line.starts_with('#')), "{text}");
+    assert!(
+        comments
+            .clone()
+            .any(|line| line == "#nameserver 127.0.0.11")
     );
     changed.restore();
     assert_eq!(

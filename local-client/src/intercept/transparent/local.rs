@@ -1,12 +1,12 @@
 //! What stays local: this container's surroundings.
 
+use crate::dns::in_place;
 use crate::error::Error;
+use crate::interfaces;
 use ipnet::IpNet;
-use nix::ifaddrs::getifaddrs;
-use nix::sys::socket::SockaddrStorage;
+use std::fmt;
 use std::net::IpAddr;
 use std::path::Path;
-use std::{fmt, fs};
 
 /// Where a connection leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,12 +33,11 @@ impl Local {
     /// # Errors
     /// [`Error::Local`] if the interfaces cannot be listed.
     pub(super) fn read() -> Result<Local, Error> {
-        let interfaces = getifaddrs()
-            .map_err(|error| Error::Local(format!("cannot list the interfaces: {error}")))?;
-        let connected = interfaces
-            .filter_map(|interface| subnet(ip(&interface.address?)?, ip(&interface.netmask?)?));
+        let connected = interfaces::addresses()
+            .map_err(|error| Error::Local(format!("cannot list the interfaces: {error}")))?
+            .map(|address| address.trunc());
         // Without such a file there are no such addresses.
-        let hosts = fs::read(Path::new("/etc/hosts")).unwrap_or_default();
+        let hosts = in_place::read(Path::new("/etc/hosts")).unwrap_or_default();
         Ok(Local::new(connected, &hosts))
     }
 
@@ -70,16 +69,6 @@ impl Local {
     }
 }
 
-fn ip(address: &SockaddrStorage) -> Option<IpAddr> {
-    let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
-    v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
-}
-
-fn subnet(address: IpAddr, netmask: IpAddr) -> Option<IpNet> {
-    let net = IpNet::with_netmask(address, netmask).ok()?;
-    Some(net.trunc())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -109,14 +98,5 @@ mod tests {
             let side = local.side(address.parse().unwrap());
             assert_eq!(side == Side::Local, is, "{address}");
         }
-    }
-
-    #[test]
-    fn a_netmask_makes_a_subnet() {
-        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
-        let net = |address, mask| subnet(ip(address), ip(mask)).map(|net| net.to_string());
-        assert_eq!(net("10.1.2.3", "255.255.0.0").unwrap(), "10.1.0.0/16");
-        assert_eq!(net("fd00::3", "ffff:ffff::").unwrap(), "fd00::/32");
-        assert_eq!(net("10.1.2.3", "255.0.255.0"), None);
     }
 }

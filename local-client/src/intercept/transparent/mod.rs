@@ -2,8 +2,10 @@
 //! anywhere but its own surroundings to the client, which asks the pod to dial the same address, or to send there. Names keep their
 //! addresses.
 
+mod answer;
 pub(crate) mod host;
 mod local;
+mod members;
 mod redirected;
 mod routes;
 mod table;
@@ -12,19 +14,20 @@ mod udp;
 use super::outbound::Outbound;
 use super::{Intercept, no_ipv6};
 use crate::config::Options;
-use crate::dns::chosen::{Asked, Chosen};
-use crate::dns::hosts;
+use crate::dns::chosen::Chosen;
+use crate::dns::{hosts, in_place};
 use crate::error::Error;
+use crate::original::Original;
 use crate::pod::Pod;
+use answer::read;
 use async_trait::async_trait;
 use bytes::Bytes;
-use hickory_proto::op::Message;
 use local::{Local, Side};
+use members::{Member, Members};
 use routes::Routes;
-use std::collections::{HashMap, HashSet};
-use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
 use std::sync::Arc;
 use table::{Choice, Group, Pair, Ports, Sides, Table};
 use tokio::net::TcpListener;
@@ -42,14 +45,12 @@ pub struct Transparent {
     routes: Routes,
     local: Local,
     names: Chosen,
-    /// The addresses that these names have had.
-    named: Mutex<HashSet<(usize, IpAddr)>>,
-    /// Addresses that lead to another side than they would by themselves, as that one hands them out.
-    exceptions: Mutex<HashMap<IpAddr, Side>>,
+    /// Addresses that lead to another side than they would by themselves, as that one hands them out, and those that the names have had.
+    members: Mutex<Members>,
 }
 
 impl Transparent {
-    /// Has everything intercepted that `options` do not keep here, until [`Transparent::end`]. Connections run on `tracker`, and end with their streams; no
+    /// Has everything intercepted that `options` do not keep here, nor `original` asks for, until [`Transparent::end`]. Connections run on `tracker`, and end with their streams; no
     /// new one is taken after `shutdown`.
     ///
     /// # Errors
@@ -57,6 +58,7 @@ impl Transparent {
     pub async fn start(
         pod: Arc<dyn Pod>,
         options: &Options,
+        original: Original,
         tracker: TaskTracker,
         shutdown: CancellationToken,
     ) -> Result<Arc<Transparent>, Error> {
@@ -91,7 +93,6 @@ impl Transparent {
             })
         })
         .collect();
-        let routes = Routes::install(ports.v6.is_some(), pods_v6).await?;
         let names = Chosen::of(&options.local, &options.remote, &facts.resolv_conf.0);
         let sides = Sides {
             choices: &choices,
@@ -99,19 +100,12 @@ impl Transparent {
             local: local.subnets(),
         };
         let outbound = Arc::new(Outbound::new(pod.clone()));
-        let made = async {
-            let flows = Flows::new(pod).map_err(|error| {
-                Error::Local(format!("cannot send datagrams to your code: {error}"))
-            })?;
-            Ok((flows, Table::install(ports, sides).await?))
-        };
-        let (flows, table) = match made.await {
-            Ok(made) => made,
-            Err(error) => {
-                routes.remove().await;
-                return Err(error);
-            }
-        };
+        let flows = Flows::new(pod, original).map_err(|error| {
+            Error::Local(format!("cannot send datagrams to your code: {error}"))
+        })?;
+        let table = Table::install(ports, sides).await?;
+        // The last that may fail, as it does not go by itself.
+        let routes = Routes::install(ports.v6.is_some(), pods_v6).await?;
         for Listeners { tcp, udp } in std::iter::once(v4).chain(v6) {
             tracker.spawn(redirected::run(
                 tcp,
@@ -121,21 +115,23 @@ impl Transparent {
             ));
             tracker.spawn(flows.clone().run(udp, shutdown.clone()));
         }
-        let transparent = Arc::new(Transparent {
+        Ok(Arc::new(Transparent {
             table,
             routes,
             local,
             names,
-            named: Mutex::default(),
-            exceptions: Mutex::default(),
-        });
-        transparent.lead(told(&facts), Side::Remote).await;
-        transparent.know_listed(&facts).await;
-        Ok(transparent)
+            members: Mutex::new(Members::new()),
+        }))
     }
 
-    /// Undoes it: the table goes with the last of its users.
-    pub async fn end(self: Arc<Self>) {
+    /// Knows the addresses that programs find without asking.
+    pub async fn know(&self, facts: &Facts) {
+        self.lead(told(facts), Side::Remote).await;
+        self.know_listed(facts).await;
+    }
+
+    /// Undoes what does not go with the last of its users, as the table does.
+    pub async fn end(&self) {
         self.routes.remove().await;
     }
 
@@ -147,64 +143,50 @@ impl Transparent {
     /// Names that programs find in the hosts file are asked of nobody.
     async fn know_listed(&self, facts: &Facts) {
         // Without such a file there are no such names.
-        let own = fs::read("/etc/hosts").unwrap_or_default();
+        let own = in_place::read(Path::new("/etc/hosts")).unwrap_or_default();
         let all = hosts::with_aliases(&own, &facts.hosts.0);
         for (index, (name, local)) in self.names.names().enumerate() {
             // With an address that only the cluster tells, this side could do nothing.
             let listed = if local { &own } else { &all };
             let addresses = hosts::addresses(listed, &name.to_ascii());
-            self.know(&[index], &addresses).await;
+            self.have(&[index], &addresses).await;
         }
     }
 
     /// The chosen names of these indices have these addresses.
-    async fn know(&self, indices: &[usize], addresses: &[IpAddr]) {
-        let mut named = self.named.lock().await;
+    async fn have(&self, indices: &[usize], addresses: &[IpAddr]) {
+        let mut members = self.members.lock().await;
         for index in indices {
             for ip in addresses {
-                if named.contains(&(*index, *ip)) {
-                    continue;
-                }
-                match self.table.put(*ip, Group::Named(*index), None).await {
-                    Ok(()) => {
-                        named.insert((*index, *ip));
-                    }
-                    Err(error) => tracing::warn!("{ip} cannot be led as its name is: {error}"),
-                }
+                self.put(&mut members, (*ip, Group::Named(*index))).await;
             }
         }
     }
 
-    /// What a DNS answer tells: which chosen names it is about, and addresses.
-    fn read(&self, answer: &[u8]) -> (Option<Asked>, Vec<IpAddr>) {
-        let message = Message::from_vec(answer).unwrap_or_else(|error| {
-            tracing::debug!(%error, "an answer of the nameserver cannot be read");
-            Message::query()
-        });
-        // Of other types, addresses are those of other names.
-        let question = message.queries.first();
-        let question = question.filter(|question| question.query_type.is_ip_addr());
-        let asked = question.and_then(|question| self.names.find(&question.name));
-        let records = message.answers.iter().chain(&message.additionals);
-        let addresses = records.filter_map(|record| record.data.ip_addr());
-        (asked, addresses.collect())
-    }
-
     /// Has `addresses` lead to `side`, those among them that would not do so anyway.
     async fn lead(&self, addresses: impl IntoIterator<Item = IpAddr>, side: Side) {
-        let mut exceptions = self.exceptions.lock().await;
+        let mut members = self.members.lock().await;
         for ip in addresses {
-            let before = exceptions.get(&ip).copied();
-            if before.unwrap_or_else(|| self.local.side(ip)) == side {
-                continue;
+            let anyway = members.side(ip).is_none() && self.local.side(ip) == side;
+            if !anyway && self.put(&mut members, (ip, Group::Led(side))).await {
+                tracing::info!("{ip} leads {side}, which hands it out");
             }
-            let before = before.map(Group::Led);
-            match self.table.put(ip, Group::Led(side), before).await {
-                Ok(()) => {
-                    tracing::info!("{ip} leads {side}, which hands it out");
-                    exceptions.insert(ip, side);
-                }
-                Err(error) => tracing::warn!("{ip} cannot be led {side}: {error}"),
+        }
+    }
+
+    /// Whether `member` is in its set from now on, and was not before.
+    async fn put(&self, members: &mut Members, member: Member) -> bool {
+        let Some(change) = members.change(member) else {
+            return false;
+        };
+        match self.table.make(change).await {
+            Ok(()) => {
+                members.changed(change);
+                true
+            }
+            Err(error) => {
+                tracing::warn!("{} cannot be led where it should: {error}", member.0);
+                false
             }
         }
     }
@@ -213,18 +195,18 @@ impl Transparent {
 #[async_trait]
 impl Intercept for Transparent {
     async fn on_answer(&self, _: &Bytes, answer: Bytes) -> Bytes {
-        let (asked, addresses) = self.read(&answer);
+        let (asked, addresses) = read(&self.names, &answer);
         if let Some(asked) = asked {
-            self.know(&asked.indices, &addresses).await;
+            self.have(&asked.indices, &addresses).await;
         }
         self.lead(addresses, Side::Remote).await;
         answer
     }
 
     async fn on_local_answer(&self, answer: &Bytes) {
-        match self.read(answer) {
+        match read(&self.names, answer) {
             // Its choices say where it leads, and maybe for one port only.
-            (Some(asked), addresses) => self.know(&asked.indices, &addresses).await,
+            (Some(asked), addresses) => self.have(&asked.indices, &addresses).await,
             (None, addresses) => self.lead(addresses, Side::Local).await,
         }
     }

@@ -44,27 +44,15 @@ impl Routes {
         let connection = Connection::<Route>::new()
             .map_err(refused)?
             .timeout(TIMEOUT);
-        for rule in rules(v6) {
-            match connection.add_rule(rule).await {
-                Err(error) if !error.is_already_exists() => return Err(refused(error)),
-                _ => {}
-            }
-        }
-        connection
-            .replace_route(v4_route())
-            .await
-            .map_err(refused)?;
-        if v6 {
-            connection
-                .replace_route(v6_route())
-                .await
-                .map_err(refused)?;
-        }
         let mut routes = Routes {
             connection,
             v6,
             way_out: false,
         };
+        if let Err(error) = routes.lead_marked().await {
+            routes.remove().await;
+            return Err(refused(error));
+        }
         if v6 {
             // Without, there is no IPv6 for the code, as there was none before.
             if let Err(error) = routes.open_a_way_out(pods).await {
@@ -72,6 +60,21 @@ impl Routes {
             }
         }
         Ok(routes)
+    }
+
+    /// Has what is marked come here.
+    async fn lead_marked(&self) -> Result<(), nlink::Error> {
+        for rule in rules(self.v6) {
+            match self.connection.add_rule(rule).await {
+                Err(error) if !error.is_already_exists() => return Err(error),
+                _ => {}
+            }
+        }
+        self.connection.replace_route(v4_route()).await?;
+        if self.v6 {
+            self.connection.replace_route(v6_route()).await?;
+        }
+        Ok(())
     }
 
     /// Gives this container an address like that of the pod's, and a way out, if it has none and the pod has one.

@@ -5,6 +5,7 @@
 //! client is killed.
 
 use super::local::Side;
+use super::members::{Change, Member};
 use crate::config::{Destinations, Hosts};
 use crate::dns::chosen::Chosen;
 use crate::error::Error;
@@ -125,29 +126,29 @@ impl Table {
         Ok(Table(connection))
     }
 
-    /// Has `address` be one of `group`, and no more one of `before`.
-    pub(super) async fn put(
-        &self,
-        address: IpAddr,
-        group: Group,
-        before: Option<Group>,
-    ) -> Result<(), nlink::Error> {
-        let (field, element) = match address {
-            IpAddr::V4(v4) => (PacketField::Ip4Daddr, SetElement::ipv4(v4)),
-            IpAddr::V6(v6) => (PacketField::Ip6Daddr, SetElement::ipv6(v6)),
-        };
-        let element = [element];
+    /// Makes a change of the sets, all of it or nothing.
+    pub(super) async fn make(&self, Change { added, removed }: Change) -> Result<(), nlink::Error> {
         let mut transaction = self.0.transaction();
-        if let Some(before) = before {
-            transaction = transaction.del_set_elements(&before.set(field), &element);
+        if let Some(removed) = removed {
+            let (set, element) = element(removed);
+            transaction = transaction.del_set_elements(&set, &[element]);
         }
-        let transaction = transaction.add_set_elements(&group.set(field), &element);
+        let (set, element) = element(added);
+        let transaction = transaction.add_set_elements(&set, &[element]);
         transaction.commit(&self.0).await
     }
 }
 
+fn element((address, group): Member) -> (Set, SetElement) {
+    let (field, element) = match address {
+        IpAddr::V4(v4) => (PacketField::Ip4Daddr, SetElement::ipv4(v4)),
+        IpAddr::V6(v6) => (PacketField::Ip6Daddr, SetElement::ipv6(v6)),
+    };
+    (group.set(field), element)
+}
+
 /// Addresses that have something in common. There is a set for those of each family.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Group {
     /// They lead to this side although they would not by themselves.
     Led(Side),

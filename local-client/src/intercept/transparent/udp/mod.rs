@@ -5,6 +5,7 @@ mod raw;
 
 pub(super) use listener::Listener;
 
+use crate::original::Original;
 use crate::pod::{Datagrams, Inbox, Pod};
 use raw::Raw;
 use std::io;
@@ -13,9 +14,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio_util::sync::CancellationToken;
 use tunnel::datagrams::{IDLE_TIMEOUT, Recent, SOCKETS};
 
+/// Where nameservers listen.
+const DNS: u16 = 53;
+
 /// The flows of datagrams, one for each socket of the app's: what tells such a socket is its address.
 pub(super) struct Flows {
     pod: Arc<dyn Pod>,
+    original: Original,
     raw: Raw,
     flows: Mutex<Recent<SocketAddr, Arc<dyn Datagrams>>>,
 }
@@ -55,9 +60,10 @@ impl Inbox for ToApp {
 impl Flows {
     /// # Errors
     /// What the kernel says of raw sockets.
-    pub(super) fn new(pod: Arc<dyn Pod>) -> io::Result<Arc<Flows>> {
+    pub(super) fn new(pod: Arc<dyn Pod>, original: Original) -> io::Result<Arc<Flows>> {
         Ok(Arc::new(Flows {
             pod,
+            original,
             raw: Raw::open()?,
             flows: Mutex::new(Recent::new(SOCKETS, IDLE_TIMEOUT)),
         }))
@@ -69,8 +75,22 @@ impl Flows {
 
     /// Leads what comes to `listener` to the pod, until `shutdown`.
     pub(super) async fn run(self: Arc<Self>, listener: Listener, shutdown: CancellationToken) {
-        let serving = listener.run(|from, to, payload| self.flow(from).send(to, payload));
+        let serving = listener.run(|from, to, payload| {
+            if to.port() == DNS && self.original.asks(payload) {
+                self.let_go(from, to, payload);
+            } else {
+                self.flow(from).send(to, payload);
+            }
+        });
         shutdown.run_until_cancelled(serving).await;
+    }
+
+    /// Sends a datagram where it was meant for, as if it had not been caught. Docker's resolver asks its own nameservers from within this network. What it asks
+    /// for the client would else need the link, which may be what the client looks for.
+    fn let_go(&self, from: SocketAddr, to: SocketAddr, payload: &[u8]) {
+        if let Err(error) = self.raw.datagram(from, to, payload) {
+            tracing::debug!(%to, %error, "a query of Docker's resolver is lost");
+        }
     }
 
     /// The pod's socket for the app's one.

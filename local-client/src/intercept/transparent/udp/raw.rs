@@ -1,4 +1,4 @@
-//! The way back to the app: datagrams from the very address that it has sent to, and the ICMP message that a router, or the peer, would have
+//! The way back to the app (and of what is let go): datagrams from the very address that it has sent to, and the ICMP message that a router, or the peer, would have
 //! sent.
 //!
 //! They are sent whole, with their IP header. A socket bound to the peer's address would do for datagrams, but not where the app itself is
@@ -44,18 +44,18 @@ impl Raw {
         })
     }
 
-    /// Sends a datagram of `peer` to the app without waiting.
+    /// Sends a datagram without waiting, whoever is at either address.
     ///
     /// # Errors
     /// What the kernel says.
     pub(super) fn datagram(
         &self,
-        peer: SocketAddr,
-        app: SocketAddr,
+        from: SocketAddr,
+        to: SocketAddr,
         payload: &[u8],
     ) -> io::Result<()> {
-        let datagram = udp(peer, app, payload)?;
-        self.send(peer.ip(), app.ip(), UDP, datagram)
+        let datagram = udp(from, to, payload)?;
+        self.send(from.ip(), to.ip(), UDP, datagram)
     }
 
     /// Tells the socket at `app` that `peer` was not reached; `code` is that of the message.
