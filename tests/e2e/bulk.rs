@@ -26,7 +26,7 @@ fn intact(mib: usize) -> String {
 fn o8_64_mib_follow_the_end_of_either_direction() -> Outcome {
     const BULK: &str = "64";
     let namespace = namespace()?;
-    let client = Client::start(&namespace, &["--expose", "9001"])?;
+    let client = Client::transparent(&namespace, &["--expose", "9001"])?;
     let app = App::idle(&client)?;
     for verb in ["get_after_end", "put_after_end"] {
         let got = run(&app, STREAMS, &[verb, "bulk", "9000", BULK])?;
@@ -52,7 +52,7 @@ fn o12_a_gibibyte_is_intact_and_pings_pass_it() -> Outcome {
     /// Far less than a stream's buffers on the way hold: a ping that waited for its turn behind the bulk would see more of it pass.
     const PASSES: usize = 4 * MIB;
     let namespace = namespace()?;
-    let client = Client::start(&namespace, &[])?;
+    let client = Client::transparent(&namespace, &[])?;
     let app = App::idle(&client)?;
     let said = run(&app, STREAMS, &["get_and_ping", "bulk", "9000", "1024"])?;
     let (bulk, pings) = said.split_once("; ").context("two results")?;
@@ -70,7 +70,7 @@ fn o12_a_gibibyte_is_intact_and_pings_pass_it() -> Outcome {
 #[test]
 fn o12_echoes_on_1_4_and_16_connections_do_not_block_each_other() -> Outcome {
     let namespace = namespace()?;
-    let client = Client::start(&namespace, &[])?;
+    let client = Client::transparent(&namespace, &[])?;
     let app = App::idle(&client)?;
     for count in ["1", "4", "16"] {
         let said = run(&app, STREAMS, &["echoes", "bulk", "9000", count, "64"])?;

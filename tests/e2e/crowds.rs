@@ -17,7 +17,7 @@ const PORT: u16 = 9000;
 fn connected() -> Outcome<(Namespace, Client, App)> {
     let namespace = Namespace::new()?.with_target()?;
     serve_streams(&namespace, "streams", PORT)?;
-    let client = Client::start(&namespace, &[])?;
+    let client = Client::transparent(&namespace, &[])?;
     let app = App::idle(&client)?;
     Ok((namespace, client, app))
 }

@@ -36,7 +36,7 @@ fn connected() -> Outcome<(Namespace, Client)> {
     let namespace = Namespace::new()?.with_things()?.with_target()?;
     namespace.apply(&peer())?;
     namespace.ready("pod/peer")?;
-    let client = Client::of(&namespace).docker(&ADMIN).start(&[])?;
+    let client = Client::transparent(&namespace, &[])?;
     Ok((namespace, client))
 }
 
@@ -85,18 +85,12 @@ const ADDRESS: &str = "fd00:77::1";
 fn o15_ipv6_as_in_the_pod() -> Outcome {
     let namespace = Namespace::new()?;
     let command = serde_json::json!(python(DATAGRAMS, &["serve", PORT]));
-    let (image, busybox) = (app::IMAGE, "telepresence-test/busybox:1");
-    let with_ipv6 = format!(
-        "initContainers:
-      - name: address
-        image: {busybox}
-        command: [ip, address, add, {ADDRESS}/64, dev, lo]
-        securityContext: {{capabilities: {{add: [NET_ADMIN]}}}}
-      containers:
-      - {{name: sidecar, image: '{image}', command: {command}}}
-"
+    let address = manifests::own_address(&format!("{ADDRESS}/64"));
+    let sidecar = format!(
+        "{{name: sidecar, image: '{}', command: {command}}}",
+        app::IMAGE
     );
-    namespace.apply(&manifests::target()?.replace("containers:\n", &with_ipv6))?;
+    namespace.apply(&manifests::target_with(&[&address], &[&sidecar])?)?;
     namespace.rolled_out()?;
     let sidecar = Caller::of(&namespace, "deploy/yourcode-deployment", "sidecar");
     let probe = ["probe", ADDRESS, PORT];
@@ -118,7 +112,7 @@ fn o15_ipv6_as_in_the_pod() -> Outcome {
         ensure_line(&there, line)?;
     }
     let same_port = [&probe[..], &["same_port"]].concat();
-    let without = Client::of(&namespace).docker(&ADMIN).start(&[])?;
+    let without = Client::transparent(&namespace, &[])?;
     without.logged(1, &["--sysctl net.ipv6.conf.all.disable_ipv6=0"])?;
     let on = ["--sysctl", "net.ipv6.conf.all.disable_ipv6=0"];
     for network in [&["--network", "kind"][..], &on] {
@@ -151,10 +145,7 @@ fn o14_from_any_program_to_a_service() -> Outcome {
     let query = format!("dig +short +notcp @{nameserver} {name}");
     let small_query = format!("nslookup -type=a {name} {nameserver} | tail -n 2");
     for options in app::USERS {
-        for (image, query) in [
-            (app::IMAGE, &query),
-            ("telepresence-test/busybox:1", &small_query),
-        ] {
+        for (image, query) in [(app::IMAGE, &query), (manifests::BUSYBOX, &small_query)] {
             let mut docker = app::joined(&client);
             docker.args(options).args([image, "sh", "-c", query]);
             let answer = run(&mut docker)?;
@@ -273,7 +264,7 @@ print(port() == before)"
 fn d6_datagrams_of_the_surroundings_stay_local() -> Outcome {
     let (namespace, client) = connected()?;
     let app = programs::start(&client, DATAGRAMS, &["serve", PORT])?;
-    let address = client.docker(&["inspect", "-f", "{{.NetworkSettings.IPAddress}}"])?;
+    let address = client.address()?;
     let ask = |address: &str| {
         format!(
             "import socket

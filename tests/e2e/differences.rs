@@ -2,13 +2,14 @@
 //! Each time, what the pod itself sees is looked at, too.
 
 use anyhow::{Context, ensure};
-use tests::app::App;
+use tests::app::{App, IMAGE};
 use tests::caller::Caller;
 use tests::client::Client;
 use tests::command::eventually;
-use tests::manifests::{self, service_for};
+use tests::manifests::{self, service_for, target_with};
 use tests::namespace::Namespace;
 use tests::outcome::Outcome;
+use tests::programs;
 use tests::shell::{Shell, assert_reset};
 
 /// A server whose queue of connections is full: who comes next is not answered.
@@ -33,9 +34,14 @@ spec:
     readinessProbe: {exec: {command: [ls, /full]}, periodSeconds: 1}
 ";
 
+/// A field of the target's pod: its kernel waits for a connection for seconds, and not for two minutes (tcp(7)).
+const IMPATIENT: &str = "initContainers: [{name: impatient, image: 'telepresence-test/busybox:1', securityContext: {privileged: true}, \
+                         command: [sh, -c, 'echo 2 >/proc/sys/net/ipv4/tcp_syn_retries']}]";
+
 #[test]
 fn w1_a_connection_stands_before_the_far_side_has_answered() -> Outcome {
-    let namespace = Namespace::new()?.with_things()?.with_target()?;
+    let namespace = Namespace::new()?.with_things()?;
+    namespace.apply(&target_with(&[IMPATIENT], &[])?)?;
     // Nothing listens behind the first; the second goes while its address is still known.
     let services = service_for("refusing", 80, "thing1", 81)
         + &service_for("going", 80, "thing1", 80)
@@ -76,6 +82,14 @@ fn w1_a_connection_stands_before_the_far_side_has_answered() -> Outcome {
 fn w1_a_bare_address_is_reached_by_socks_alone() -> Outcome {
     let namespace = Namespace::new()?.with_things()?.with_target()?;
     let client = Client::start(&namespace, &[])?;
+    client.logged(
+        1,
+        &[
+            "intercept loopback",
+            "no bare addresses",
+            "--cap-add NET_ADMIN",
+        ],
+    )?;
     let app = App::idle(&client)?;
     let field = |object: &str, path: &str| {
         namespace.kubectl(&format!("get {object} -o jsonpath={{{path}}}"))
@@ -181,5 +195,34 @@ fn w1_a_port_of_the_codes_own_makes_the_name_fail() -> Outcome {
             "{name}: {log}"
         );
     }
+    Ok(())
+}
+
+/// The pod's side of a connection is asked for a sign of life as the tunnel likes, whatever the program says.
+#[test]
+fn w1_keepalive_is_the_tunnels_own() -> Outcome {
+    let namespace = Namespace::new()?;
+    let beside = format!("{{name: beside, image: '{IMAGE}', command: [sleep, infinity]}}");
+    namespace.apply(&target_with(&[], &[&beside])?)?;
+    namespace.rolled_out()?;
+    let client = Client::transparent(&namespace, &[])?;
+    let connect = "import socket, time
+s = socket.create_connection(('kubernetes.default', 443))
+s.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+s.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 5)
+time.sleep(1e6)";
+    let _app = programs::start(&client, connect, &[])?;
+    // Of established connections to port 443 the timer, of which 02 is keepalive, and the hundredths of a second until then (proc(5)).
+    let timers = "for line in open('/proc/net/tcp').readlines()[1:]:
+    fields = line.split()
+    if fields[2].endswith(':01BB') and fields[3] == '01':
+        kind, when = fields[5].split(':')
+        print(kind, 3000 < int(when, 16) <= 6000)";
+    let pod = Caller::of(&namespace, "deploy/yourcode-deployment", "beside");
+    eventually("the connection", || {
+        let said = programs::run(&pod, timers, &[])?;
+        ensure!(said == "02 True", "{said}");
+        Ok(())
+    })?;
     Ok(())
 }

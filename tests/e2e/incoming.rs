@@ -72,11 +72,13 @@ fn i3_wherever_the_code_listens() -> Outcome {
     let client = Client::of(&namespace)
         .docker(&["--sysctl", "net.ipv6.conf.all.disable_ipv6=0"])
         .start(&["--expose", "8080"])?;
+    let own = client.address()?;
     for (address, caller) in [
         ("127.0.0.1", "127.0.0.1"),
         ("0.0.0.0", "127.0.0.1"),
         ("::1", "::1"),
         ("::", "::ffff:127.0.0.1"),
+        (&own, &own),
     ] {
         let page = format!("code on {address}");
         let app = App::httpd(&client, &format!("{address}:8080"), &page)?;

@@ -50,7 +50,7 @@ fn works(namespace: &Namespace, app: &App) -> Result<()> {
 #[test]
 fn l1_the_pod_is_deleted_and_replaced() -> Outcome {
     let namespace = Namespace::new()?.with_things()?.with_target()?;
-    let client = Client::start(&namespace, &EXPOSE)?;
+    let client = Client::transparent(&namespace, &EXPOSE)?;
     let (app, pod) = at_work(&namespace, &client)?;
     let started = app.started_at()?;
 
@@ -77,7 +77,7 @@ fn l1_the_pod_is_deleted_and_replaced() -> Outcome {
 #[test]
 fn l1_the_deployment_is_scaled_to_0_and_back() -> Outcome {
     let namespace = Namespace::new()?.with_things()?.with_target()?;
-    let client = Client::start(&namespace, &EXPOSE)?;
+    let client = Client::transparent(&namespace, &EXPOSE)?;
     let app = App::httpd(&client, "8080", "local code")?;
     let started = app.started_at()?;
     let scale = |replicas| {
@@ -117,7 +117,7 @@ fn ended_in_order(client: &Client, told: Instant) {
 fn nothing_is_left(namespace: &Namespace, (app, pod): (App, String)) -> Outcome {
     assert_eq!(app.sh("echo still there")?, "still there");
     drop(app);
-    let next = Client::start(namespace, &EXPOSE)?;
+    let next = Client::transparent(namespace, &EXPOSE)?;
     let (_app, pod_now) = at_work(namespace, &next)?;
     assert_eq!(pod_now, pod, "the pod was replaced");
     let log = next.logs()?;

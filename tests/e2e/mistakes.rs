@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use std::fs;
 use tests::app::App;
 use tests::client::{Builder, Client};
-use tests::manifests::{deploy, target};
+use tests::manifests::{deploy, target, target_with};
 use tests::namespace::Namespace;
 use tests::outcome::Outcome;
 use tests::shell::Shell;
@@ -71,11 +71,9 @@ fn s2_a_target_that_is_none_is_told_with_what_there_is() -> Outcome {
     )?)?;
     fails(&[], &["still has the command of the image", "kubectl -n"])?;
 
-    let container = "containers:\n      - name: yourcode";
-    let twice =
-        "containers:\n      - {name: twin, image: telepresence-remote:dev}\n      - name: yourcode";
     namespace.kubectl("delete deployment yourcode-deployment")?;
-    namespace.apply(&changed(&target()?, container, twice)?)?;
+    let twin = "{name: twin, image: telepresence-remote:dev}";
+    namespace.apply(&target_with(&[], &[twin])?)?;
     let both = "twin (telepresence-remote:dev), yourcode (telepresence-remote:dev)";
     fails(&[], &["several containers", "--container", both])?;
     fails(&["--container", "third"], &["no container \"third\"", both])?;
@@ -90,11 +88,7 @@ fn s2_a_pod_that_does_not_run_is_waited_for_and_the_reason_said() -> Outcome {
     let mistakes = [
         changed(&target()?, image, "image: telepresence-remote:nowhere")?,
         changed(&target()?, "env:", keys)?,
-        changed(
-            &target()?,
-            "containers:",
-            "nodeSelector: {disk: fast}\n      containers:",
-        )?,
+        target_with(&["nodeSelector: {disk: fast}"], &[])?,
     ];
     let reasons = [
         "cannot pull the image telepresence-remote:nowhere",

@@ -8,7 +8,7 @@ use tests::app::{App, IMAGE};
 use tests::caller::Caller;
 use tests::client::Client;
 use tests::command::eventually;
-use tests::manifests::{service, target};
+use tests::manifests::{service, target_with};
 use tests::namespace::Namespace;
 use tests::outcome::Outcome;
 use tests::programs::{DATAGRAMS, python, run};
@@ -31,7 +31,7 @@ fn by_environment(namespace: &Namespace, mount: &str, options: &[(&str, &str)]) 
 fn s1_every_option_by_its_twin_in_the_environment() -> Outcome {
     let namespace = Namespace::new()?.with_things()?;
     let other = "{name: other, image: telepresence-remote:dev, env: [{name: TELEPRESENCE_SSH_PORT, value: '8023'}]}";
-    let two = target()?.replace("containers:\n", &format!("containers:\n      - {other}\n"));
+    let two = target_with(&[], &[other])?;
     namespace.apply(&service()?)?;
     namespace.apply(&two)?;
     // Its own context, its namespace and its place are wrong, each by itself.
@@ -99,11 +99,7 @@ fn w1_a_sidecar_is_reached_on_loopback() -> Outcome {
     let namespace = Namespace::new()?;
     let command = serde_json::json!(python(DATAGRAMS, &["serve", "7000"]));
     let sidecar = format!("{{name: sidecar, image: '{IMAGE}', command: {command}}}");
-    let both = target()?.replace(
-        "containers:\n",
-        &format!("containers:\n      - {sidecar}\n"),
-    );
-    namespace.apply(&both)?;
+    namespace.apply(&target_with(&[], &[&sidecar])?)?;
     namespace.rolled_out()?;
     let ask = "import socket
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)

@@ -1,15 +1,15 @@
-//! Programs as they are, in joined containers (transparent mode): each with the sockets, the resolver and the protocol that it brings.
+//! Programs as they are, in joined containers (transparent mode): each with the sockets and the protocol that it brings.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use tests::app::App;
+use tests::app::{App, USERS};
 use tests::caller::Caller;
-use tests::client::{ADMIN, Client};
+use tests::client::Client;
 use tests::command::{Background, eventually};
-use tests::manifests::{self, pod, service_for};
+use tests::manifests::{pod, service_for, service_for_both};
 use tests::namespace::Namespace;
 use tests::outcome::Outcome;
-use tests::programs::{CHATS, DATABASE, DATAGRAMS, FETCH, PROGRAMS, RUNTIMES, python, run};
+use tests::programs::{CHATS, DATABASE, DATAGRAMS, PROGRAMS, RUNTIMES, python, run};
 use tests::shell::Shell;
 
 const IDLE: [&str; 2] = ["sleep", "infinity"];
@@ -19,105 +19,12 @@ fn namespace() -> Outcome<Namespace> {
     Ok(Namespace::new()?.with_things()?.with_target()?)
 }
 
-/// A client with NET_ADMIN.
-fn client(namespace: &Namespace, options: &[&str]) -> Result<Client> {
-    Client::of(namespace).docker(&ADMIN).start(options)
-}
-
-/// The Service `name` at `port`, for TCP and for UDP.
-fn service_for_both(name: &str, port: u16) -> String {
-    format!(
-        "apiVersion: v1
-kind: Service
-metadata: {{name: {name}}}
-spec:
-  selector: {{name: {name}}}
-  ports:
-  - {{name: tcp, protocol: TCP, port: {port}}}
-  - {{name: udp, protocol: UDP, port: {port}}}
----
-"
-    )
-}
-
-/// By each name of the Service and by the addresses of it and of the pod; and what nobody has is unknown to all of them.
-#[test]
-fn d4_o1_http_clients_of_every_runtime() -> Outcome {
-    let namespace = namespace()?;
-    let client = client(&namespace, &[])?;
-    let service = namespace.kubectl("get service thing1 -o jsonpath={.spec.clusterIP}")?;
-    let pod = namespace.kubectl("get pod thing1 -o jsonpath={.status.podIP}")?;
-    let full = format!("thing1.{}.svc.cluster.local", namespace.name);
-    let urls = [
-        "http://thing1:7001".to_owned(),
-        format!("http://thing1.{}:7001", namespace.name),
-        format!("http://thing1.{}.svc:7001", namespace.name),
-        format!("http://{full}:7001"),
-        format!("http://{full}.:7001"),
-        format!("http://{service}:7001"),
-        format!("http://{pod}"),
-        format!("http://nothing.{}.svc.cluster.local", namespace.name),
-    ];
-    let pages = ["thing1"; 7].join("\n") + "\nunknown";
-    let runtimes = App::of(&client, RUNTIMES, &IDLE)?;
-    for program in ["/web-go", "/web-musl", "node /web.mjs", "java Web"] {
-        let got = runtimes.sh(&format!("{program} get {}", urls.join(" ")))?;
-        assert_eq!(got, pages, "{program}");
-    }
-    let found = runtimes.sh(&format!("node /web.mjs resolve {full}"))?;
-    assert_eq!(found, service, "by c-ares");
-    let programs = App::of(&client, PROGRAMS, &IDLE)?;
-    for library in ["requests", "asyncio"] {
-        let mut words = vec![library];
-        words.extend(urls.iter().map(String::as_str));
-        assert_eq!(run(&programs, FETCH, &words)?, pages, "{library}");
-    }
-    Ok(())
-}
-
-/// A Service whose address changes, under one Java that keeps what it has found for ever and one that keeps nothing.
-#[test]
-fn d4_d7_java_keeps_an_address_as_long_as_it_likes() -> Outcome {
-    let namespace = namespace()?;
-    namespace.apply(&service_for("moving", 80, "thing1", 80))?;
-    namespace.answers("http://moving", "thing1")?;
-    let client = client(&namespace, &[])?;
-    let app = App::of(&client, RUNTIMES, &IDLE)?;
-    let java = |seconds: &str| {
-        let script = format!(
-            "java -Dsun.net.inetaddr.ttl={seconds} Web get http://moving /tmp/moved http://moving; echo end"
-        );
-        Background::start(app.exec().args(["sh", "-c", &script]))
-    };
-    let (mut keeping, mut asking) = (java("-1")?, java("0")?);
-    for java in [&mut keeping, &mut asking] {
-        java.wait_for("the page", |line| (line == "thing1").then_some(()))?;
-    }
-    let address = namespace.kubectl("get service moving -o jsonpath={.spec.clusterIP}")?;
-    namespace.kubectl("delete service moving")?;
-    // The old address still leads to the old place.
-    let old = service_for("old", 80, "thing1", 80);
-    namespace.apply(&old.replace("spec:", &format!("spec:\n  clusterIP: {address}")))?;
-    namespace.apply(&service_for("moving", 80, "thing2", 80))?;
-    namespace.answers("http://old", "thing1")?;
-    namespace.answers("http://moving", "thing2")?;
-    app.sh("touch /tmp/moved")?;
-    for (mut java, said) in [
-        (keeping, "thing1\nthing1\nend\n"),
-        (asking, "thing1\nthing2\nend\n"),
-    ] {
-        java.wait_for("its end", |line| (line == "end").then_some(()))?;
-        assert_eq!(java.said()?, said);
-    }
-    Ok(())
-}
-
 /// Pages by the Service and by the pod's address, and bodies that come back.
 #[test]
 fn i1_i2_servers_of_every_runtime() -> Outcome {
     let namespace = namespace()?;
     let ports = ["8080", "3001:8081", "3002:8082", "3003:8083"];
-    let client = client(&namespace, &ports.map(|port| ["--expose", port]).concat())?;
+    let client = Client::transparent(&namespace, &ports.map(|port| ["--expose", port]).concat())?;
     let serve = |command: &str| {
         let words: Vec<_> = command.split(' ').collect();
         App::of(&client, RUNTIMES, &words)
@@ -171,7 +78,7 @@ an unknown method: UNIMPLEMENTED";
         eventually(name, || run(&peer, CHATS, &[name, name, "80"]))?;
     }
 
-    let client = client(&namespace, &["--expose", "8000", "--expose", "8001"])?;
+    let client = Client::transparent(&namespace, &["--expose", "8000", "--expose", "8001"])?;
     let app = App::of(
         &client,
         PROGRAMS,
@@ -198,13 +105,19 @@ an unknown method: UNIMPLEMENTED";
 #[test]
 fn o6_the_clouds_database_by_drivers() -> Outcome {
     let namespace = namespace()?;
-    let client = client(&namespace, &[])?;
+    let client = Client::transparent(&namespace, &[])?;
     let said = "2 greetings\n5000050000 in all\n5000050000 written";
-    let runtimes = App::of(&client, RUNTIMES, &IDLE)?;
-    let java = runtimes.sh(&format!("java Database {DATABASE_HOST}"))?;
-    assert_eq!(java, said);
-    let programs = App::of(&client, PROGRAMS, &IDLE)?;
-    assert_eq!(run(&programs, DATABASE, &[DATABASE_HOST])?, said);
+    for user in USERS {
+        let runtimes = App::by(&client, user, RUNTIMES, &IDLE)?;
+        let java = runtimes.sh(&format!("java Database {DATABASE_HOST}"))?;
+        assert_eq!(java, said, "{user:?}");
+        let programs = App::by(&client, user, PROGRAMS, &IDLE)?;
+        assert_eq!(
+            run(&programs, DATABASE, &[DATABASE_HOST])?,
+            said,
+            "{user:?}"
+        );
+    }
     Ok(())
 }
 
@@ -218,7 +131,7 @@ fn o1_redis() -> Outcome {
     namespace.ready("pod/redis")?;
     let there = Caller::of(&namespace, "pod/redis", "redis");
     eventually("the Service", || there.sh("redis-cli -h redis ping"))?;
-    let client = client(&namespace, &[])?;
+    let client = Client::transparent(&namespace, &[])?;
     let app = App::of(&client, PROGRAMS, &IDLE)?;
     assert_eq!(app.sh("redis-cli -h redis set greeting hello")?, "OK");
     assert_eq!(there.sh("redis-cli get greeting")?, "hello");
@@ -286,7 +199,7 @@ fn o1_o14_i1_iperf3() -> Outcome {
         eventually("the Service", || iperf3(&peer, &options))?;
     }
 
-    let client = client(&namespace, &["--expose", "5201", "--expose", "5201/udp"])?;
+    let client = Client::transparent(&namespace, &["--expose", "5201", "--expose", "5201/udp"])?;
     let app = App::of(&client, PROGRAMS, &server)?;
     both(&|options| iperf3(&app, options), "iperf3")?;
     eventually("the code", || {
@@ -334,7 +247,7 @@ spec:
     let got = eventually("the Service", || peer.sh(&fetch("quic")))?;
     assert_eq!(got, peer.sh(sum)?);
 
-    let client = client(&namespace, &["--expose", "4433/udp"])?;
+    let client = Client::transparent(&namespace, &["--expose", "4433/udp"])?;
     let app = App::of(&client, PROGRAMS, &["sh", "-ec", serve])?;
     assert_eq!(app.sh(&fetch("quic"))?, peer.sh(sum)?);
     let row = ["probe", "echo", "9000", "in_a_row"];
@@ -342,133 +255,5 @@ spec:
     eventually("the code", || app.sh(&fetch("127.0.0.1")))?;
     let address = namespace.target_address()?;
     assert_eq!(peer.sh(&fetch(&address))?, app.sh(sum)?);
-    Ok(())
-}
-
-/// A record of each type that a zone file can hold, at one name.
-const RECORDS: [&str; 36] = [
-    "A 198.18.77.1",
-    "AAAA fd00::77",
-    "AFSDB 1 host",
-    "APL 1:192.0.2.0/24",
-    "CAA 0 issue \"ca.example\"",
-    "CDNSKEY 256 3 13 AQIDBA==",
-    "CDS 12345 13 2 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
-    "CERT 3 0 0 AQIDBA==",
-    "CSYNC 66 3 A NS",
-    "DHCID AQIDBA==",
-    "DNSKEY 256 3 13 AQIDBA==",
-    "EUI48 00-00-5e-00-53-2a",
-    "EUI64 00-00-5e-ef-10-00-00-2a",
-    "HINFO \"PC\" \"Linux\"",
-    "HTTPS 1 . alpn=\"h2,h3\" ipv4hint=198.18.77.1",
-    "IPSECKEY 10 1 2 192.0.2.38 AQIDBA==",
-    "KX 10 host",
-    "L32 10 10.1.2.0",
-    "L64 10 2001:db8:1140:1000",
-    "LOC 51 30 12.748 N 0 7 39.611 W 0.00m 0.00m 0.00m 0.00m",
-    "LP 10 host",
-    "MX 10 host",
-    "NAPTR 100 50 \"s\" \"SIP+D2U\" \"\" _sip._udp",
-    "NID 10 14:4fff:ff20:ee64",
-    "OPENPGPKEY AQIDBA==",
-    "PTR host",
-    "RP admin host",
-    "SMIMEA 3 0 0 d2abde240d7cd3ee6b4b28c54df034b9",
-    "SPF \"v=spf1 -all\"",
-    "SRV 0 0 80 host",
-    "SSHFP 1 1 123456789abcdef67890123456789abcdef67890",
-    "SVCB 1 host port=8443",
-    "TLSA 3 1 1 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
-    "TXT \"words and spaces\"",
-    "TYPE65280 \\# 4 01020304",
-    "URI 10 1 \"https://host.example/\"",
-];
-
-/// Whole messages, from a nameserver that has all of it: those that `d1_answers_are_those_of_the_pod` cannot have from the cluster's.
-#[test]
-fn d1_records_of_every_type() -> Outcome {
-    let namespace = Namespace::new()?;
-    let records: String = RECORDS.iter().map(|r| format!("all {r}\n")).collect();
-    let large: String = (0..40).map(|n| format!("large TXT {n:0200}\n")).collect();
-    let script = format!(
-        "cat >/zone <<'END'
-$ORIGIN types.example.
-$TTL 60
-@ SOA ns admin 1 60 60 60 5
-@ NS ns
-ns A 198.18.77.2
-host A 198.18.77.3
-alias CNAME all
-tree DNAME types.example.
-{records}{large}END
-cat >/nsd.conf <<'END'
-server:
-  pidfile: \"\"
-  username: \"\"
-remote-control:
-  control-enable: no
-zone:
-  name: types.example
-  zonefile: /zone
-END
-exec nsd -d -c /nsd.conf"
-    );
-    let server = pod("nameserver", PROGRAMS, &["sh", "-c", &script], 53, "");
-    namespace.apply(&(service_for_both("nameserver", 53) + &server))?;
-    namespace.ready("pod/nameserver")?;
-    let address = namespace.kubectl("get service nameserver -o jsonpath={.spec.clusterIP}")?;
-    let containers = format!(
-        "      dnsPolicy: None
-      dnsConfig: {{nameservers: [{address}]}}
-      containers:
-      - {{name: beside, image: '{}', command: [sleep, infinity]}}
-",
-        tests::app::IMAGE
-    );
-    namespace.apply(&manifests::target()?.replace("      containers:\n", &containers))?;
-    namespace.rolled_out()?;
-    let client = client(&namespace, &[])?;
-    let (app, beside) = (
-        App::idle(&client)?,
-        Caller::of(&namespace, "deploy/yourcode-deployment", "beside"),
-    );
-    let types = RECORDS.map(|record| record.split(' ').next().unwrap_or_default());
-    let mut queries: Vec<_> = types.map(|t| format!("all.types.example {t}")).into();
-    queries.extend(
-        [
-            "types.example SOA",
-            "types.example NS",
-            "alias.types.example CNAME",
-            "alias.types.example MX",
-            "host.tree.types.example A",
-            "tree.types.example DNAME",
-            "large.types.example TXT",
-            "all.types.example ANY",
-            "all.types.example RRSIG",
-            "nothing.types.example TYPE65281",
-        ]
-        .map(str::to_owned),
-    );
-    // All of the message but what is another in each.
-    let script = format!(
-        "while read -r query; do
-  for way in +notcp +tcp +dnssec; do
-    dig +nocmd +noall +comments +question +answer +authority +additional +nocookie $way $query
-  done
-done <<'END' | sed 's/, id: [0-9]*$//' | tr -s '\\t' ' '
-{}
-END",
-        queries.join("\n")
-    );
-    let there = eventually("the nameserver", || {
-        let there = beside.sh(&script)?;
-        for of in types {
-            let record = format!("all.types.example. 60 IN {of} ");
-            ensure!(there.contains(&record), "no {of}:\n{there}");
-        }
-        Ok(there)
-    })?;
-    assert_eq!(app.sh(&script)?, there);
     Ok(())
 }

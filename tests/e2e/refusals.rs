@@ -89,36 +89,30 @@ fn o9_what_cannot_be_reached_is_an_error_at_once_and_the_log_tells_why() -> Outc
     Ok(())
 }
 
+/// The proxy itself is no target. The code's port of the pod is, as for every program there.
 #[test]
-fn o18_the_tunnels_own_listeners_are_no_targets() -> Outcome {
+fn o18_the_proxy_is_no_target_and_the_code_is() -> Outcome {
     let namespace = Namespace::new()?.with_things()?.with_target()?;
-    let client = Client::start(&namespace, &["--expose", "8080"])?;
+    let client = Client::transparent(&namespace, &["--expose", "8080"])?;
     let app = App::httpd(&client, "8080", "local code")?;
     let service = "http://yourcode-service:8080";
     namespace.answers(service, "local code")?;
     let requests = || -> Result<usize> { Ok(app.log()?.matches("\"GET ").count()) };
     let before = requests()?;
-
-    let address = namespace.target_address()?;
-    for host in ["127.0.0.1", "localhost", "0.0.0.0", &address] {
-        // The proxy itself listens on 127.0.0.1 alone.
-        let ports = if host == address {
-            &["8080"][..]
-        } else {
-            &["8080", "8022"]
-        };
-        for port in ports {
-            let target = format!("{host}:{port}");
-            assert_eq!(refusal(&app, &format!("http://{target}"))?, "2", "{target}");
-            client.logged(1, &[&target, "the tunnel's own listener"])?;
-        }
+    for host in ["127.0.0.1", "localhost", "0.0.0.0"] {
+        let target = format!("{host}:8022");
+        assert_eq!(refusal(&app, &format!("http://{target}"))?, "2", "{target}");
+        client.logged(1, &[&target, "the proxy itself"])?;
     }
     assert_eq!(requests()?, before, "a connection came back");
+
+    let address = namespace.target_address()?;
+    let url = format!("http://{address}:8080");
+    assert_eq!(app.get(&url)?, "local code");
     let through_socks = "curl -sS --fail --max-time 10 --socks5-hostname 127.0.0.1:1080";
-    assert_eq!(
-        app.sh(&format!("{through_socks} http://thing1:7001"))?,
-        "thing1"
-    );
-    namespace.answers(service, "local code")?;
+    for url in [&url, "http://127.0.0.1:8080", service] {
+        assert_eq!(app.sh(&format!("{through_socks} {url}"))?, "local code");
+    }
+    assert_eq!(requests()?, before + 4, "each came once");
     Ok(())
 }

@@ -1,15 +1,15 @@
 //! Transparent mode: with NET_ADMIN, whatever the code connects to is what the pod would reach.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::ensure;
 use std::fs;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::MetadataExt;
+use std::process::Command;
 use tests::app::{self, App};
 use tests::caller::Caller;
 use tests::client::{ADMIN, Client};
 use tests::command::{Background, eventually, run};
-use tests::docker::Network;
-use tests::manifests::{self, busybox, service_for};
+use tests::manifests::{BUSYBOX, busybox, own_address, service_for, target_with};
 use tests::namespace::Namespace;
 use tests::outcome::Outcome;
 use tests::shell::{Shell, assert_reset};
@@ -19,7 +19,7 @@ const URL: &str = "postgresql://yourcode:yourcode@somewhere.someplace.cloud.exam
 /// A namespace with everything, a client with NET_ADMIN for it, and a place for commands in its network.
 fn connected() -> Outcome<(Namespace, Client, App)> {
     let namespace = Namespace::new()?.with_things()?.with_target()?;
-    let client = Client::of(&namespace).docker(&ADMIN).start(&[])?;
+    let client = Client::transparent(&namespace, &[])?;
     let app = App::idle(&client)?;
     Ok((namespace, client, app))
 }
@@ -130,22 +130,14 @@ const METADATA: &str = "169.254.169.254";
 #[test]
 fn o16_the_clouds_metadata_server() -> Outcome {
     let namespace = Namespace::new()?;
-    let (image, directory) = ("telepresence-test/busybox:1", "/www");
-    let server = format!(
-        "initContainers:
-      - name: address
-        image: {image}
-        command: [ip, address, add, {METADATA}/32, dev, lo]
-        securityContext: {{capabilities: {{add: [NET_ADMIN]}}}}
-      containers:
-      - name: metadata
-        image: {image}
-        command: [sh, -c, 'mkdir {directory}; echo metadata >{directory}/index.html; exec httpd -f -p {METADATA}:80 -h {directory}']
-"
+    let serve = format!(
+        "mkdir /www; echo metadata >/www/index.html; exec httpd -f -p {METADATA}:80 -h /www"
     );
-    namespace.apply(&manifests::target()?.replace("containers:\n", &server))?;
+    let server = format!("{{name: metadata, image: '{BUSYBOX}', command: [sh, -c, '{serve}']}}");
+    let address = own_address(&format!("{METADATA}/32"));
+    namespace.apply(&target_with(&[&address], &[&server])?)?;
     namespace.rolled_out()?;
-    let client = Client::of(&namespace).docker(&ADMIN).start(&[])?;
+    let client = Client::transparent(&namespace, &[])?;
     let app = App::idle(&client)?;
     let url = format!("http://{METADATA}");
     eventually("the server", || {
@@ -188,136 +180,31 @@ fn o7_o8_as_any_user_from_any_program() -> Outcome {
     for options in app::USERS {
         let mut docker = app::joined(&client);
         docker.args(options);
-        docker.args(["telepresence-test/busybox:1", "sh", "-c", script]);
+        docker.args([BUSYBOX, "sh", "-c", script]);
         assert_eq!(run(&mut docker)?, "220 greetings\nhello\n", "{options:?}");
     }
     Ok(())
 }
 
-/// Other containers, the host, and this one itself are reached as before, and by them this one.
-#[test]
-fn d6_the_surroundings_stay_local() -> Outcome {
-    let (namespace, client, _app) = connected()?;
-    let app = App::httpd(&client, "8000", "local code")?;
-    eventually("the code", || app.get("http://127.0.0.1:8000"))?;
-    let address = client.docker(&["inspect", "-f", "{{.NetworkSettings.IPAddress}}"])?;
-    let url = format!("http://{}:8000", address.trim());
-    assert_eq!(app.get(&url)?, "local code");
-    let cluster = &namespace.cluster;
-    let fetched = run(&mut app::elsewhere(
-        cluster,
-        "bridge",
-        &["curl", "-sS", "--max-time", "10", &url],
-    ))?;
-    assert_eq!(fetched.trim(), "local code", "a neighbour reaches it");
-    Ok(())
-}
-
-/// A name that the cluster does not know is Docker's, and its address leads there.
-#[test]
-fn d6_a_neighbour_by_its_name() -> Outcome {
-    let namespace = Namespace::new()?.with_things()?.with_target()?;
-    let on_network = [&ADMIN[..], &["--network", "kind"]].concat();
-    let server = "mkdir /www && echo neighbour >/www/index.html && exec python3 -m http.server --directory /www 8000";
-    let neighbour = App::neighbour(&namespace.cluster, "kind", &["sh", "-c", server])?;
-    let url = format!("http://{}:8000", neighbour.name);
-    let client = Client::of(&namespace).docker(&on_network).start(&[])?;
-    let app = App::idle(&client)?;
-    eventually("the neighbour", || {
-        let page = app.get(&url)?;
-        ensure!(page == "neighbour", "{page}");
-        Ok(())
-    })?;
-    assert_eq!(app.get("http://thing1:7001")?, "thing1");
-    drop((app, client));
-
-    let client = Client::of(&namespace)
-        .docker(&on_network)
-        .start(&["--no-local-names"])?;
-    let app = App::idle(&client)?;
-    let lookup = app.try_sh(&format!("getent hosts {}", neighbour.name))?;
-    assert_eq!(lookup.status.code(), Some(2), "unknown: {lookup:?}");
-    let address = neighbour.sh("hostname -i | tr ' ' '\\n' | grep -F .")?;
-    assert_eq!(app.get(&format!("http://{address}:8000"))?, "neighbour");
-    Ok(())
-}
-
-/// Of what the user keeps here and what not, the narrower counts.
-#[test]
-fn o5_what_the_user_chooses() -> Outcome {
-    let namespace = Namespace::new()?.with_things()?.with_target()?;
-    let address = |thing: &str| {
-        namespace.kubectl(&format!(
-            "get service {thing} -o jsonpath={{.spec.clusterIP}}"
-        ))
-    };
-    let (one, other) = (address("thing1")?, address("thing2")?);
-    let local = format!("TELEPRESENCE_LOCAL={one},{other}");
-    let remote = format!("TELEPRESENCE_REMOTE={one}:7001");
-    let client = Client::of(&namespace)
-        .docker(&[&ADMIN[..], &["-e", &local, "-e", &remote]].concat())
-        .start(&[])?;
-    let app = App::idle(&client)?;
-    assert_eq!(app.get("http://thing1:7001")?, "thing1");
-    let end = app.connection(&other, 7002)?;
-    assert!(!end.contains("connected"), "it leads to the cluster: {end}");
-    Ok(())
-}
-
-/// Of an address of the cluster's: it did not lead there, where it would stand, or be reset.
-fn assert_local(end: &str) {
-    let leads_there = ["connected", "ConnectionResetError"];
-    assert!(!leads_there.iter().any(|sign| end.contains(sign)), "{end}");
-}
-
-/// A name that the user keeps here is asked for here, also where the cluster has one like it; one that is the pod's is so at the port
-/// that was named.
-#[test]
-fn d6_o5_names_that_the_user_chooses() -> Outcome {
-    let namespace = Namespace::new()?.with_things()?;
-    let network = Network::new(&namespace.cluster)?;
-    let server = "mkdir /www && echo neighbour >/www/index.html && exec python3 -m http.server --directory /www 7001";
-    let neighbour = App::neighbour(&namespace.cluster, &network.0, &["sh", "-c", server])?;
-    namespace.apply(&service_for(&neighbour.name, 7001, "thing1", 80))?;
-    let namespace = namespace.with_target()?;
-    namespace.rolled_out()?;
-    // Later than the pod, which does not have it in its environment.
-    namespace.apply(&service_for("listed", 7001, "thing1", 80))?;
-    let address = namespace.kubectl("get service listed -o jsonpath={.spec.clusterIP}")?;
-    let host = format!("listed.example:{address}");
-    let docker = [&ADMIN[..], &["--network", &network.0, "--add-host", &host]].concat();
-    let url = format!("http://{}:7001", neighbour.name);
-
-    let client = Client::of(&namespace).docker(&docker).start(&[])?;
-    let app = App::idle(&client)?;
-    eventually("the Service", || {
-        let page = app.get(&url)?;
-        ensure!(page == "thing1", "{page}");
-        Ok(())
-    })?;
-    assert_local(&app.connection("listed.example", 7001)?);
-    drop((app, client));
-
-    let chosen = [
-        "--local",
-        &neighbour.name,
-        "--remote",
-        "listed.example:7001",
-    ];
-    let client = Client::of(&namespace).docker(&docker).start(&chosen)?;
-    let app = App::idle(&client)?;
-    eventually("the neighbour", || {
-        let page = app.get(&url)?;
-        ensure!(page == "neighbour", "{page}");
-        Ok(())
-    })?;
-    // A resolver asks for this one first, whichever of the two is meant.
-    let whole = format!("{}.{}.svc.cluster.local", neighbour.name, namespace.name);
-    let lookup = app.try_sh(&format!("getent hosts {whole}"))?;
-    assert_eq!(lookup.status.code(), Some(2), "unknown: {lookup:?}");
-    assert_eq!(app.get("http://listed.example:7001")?, "thing1");
-    assert_local(&app.connection("listed.example", 7002)?);
-    Ok(())
+/// All rules, addresses and routes of a network, but for those of the link alone, which come some time after it.
+fn routing(network: &str) -> anyhow::Result<Vec<String>> {
+    let script =
+        "ip rule; ip -6 rule; ip -o address; ip route show table all; ip -6 route show table all";
+    let mut docker = Command::new("docker");
+    let text = run(docker.args([
+        "run",
+        "--rm",
+        "--network",
+        network,
+        BUSYBOX,
+        "sh",
+        "-c",
+        script,
+    ]))?;
+    let lines = text
+        .lines()
+        .filter(|line| !line.contains("fe80:") && !line.contains("ff00:"));
+    Ok(lines.map(|line| line.trim().to_owned()).collect())
 }
 
 /// A network that outlives the client has its connections to itself again, however the client ends.
@@ -334,28 +221,23 @@ fn l8_the_end_leaves_nothing_in_the_network() -> Outcome {
     let sleep = ["sleep", "infinity"];
     let owner = App::run(&namespace.cluster, &with_ipv6, app::IMAGE, &sleep)?;
     let network = format!("container:{}", owner.name);
-    // Without those of the link, which come some time after it, and without the end of each table.
-    let of_ipv6 = "cut -d ' ' -f 1 /proc/net/if_inet6 | grep -v '^fe80'; grep -v -e '^f[ef]' -e ' ffffffff ' /proc/net/ipv6_route | cut -c 1-35";
-    let of_ipv6 = || {
-        let lines = owner.sh(of_ipv6)?;
-        let mut lines: Vec<String> = lines.lines().map(str::to_owned).collect();
-        lines.sort();
-        anyhow::Ok(lines)
-    };
-    let before = of_ipv6()?;
+    let files = || owner.sh("cat /etc/resolv.conf /etc/hosts");
+    let before = (routing(&network)?, files()?);
     for end in ["stop", "kill", "stop"] {
         // The others are in a network that another has used, the last one in one that was left in a hurry.
         let client = Client::of(&namespace)
             .docker(&[&ADMIN[..], &["--network", &network]].concat())
             .start(&[])?;
         assert_eq!(owner.get(&format!("http://{address}:7001"))?, "thing1");
-        assert!(of_ipv6()?.len() > before.len(), "the pod has IPv6");
+        let meanwhile = routing(&network)?;
+        assert!(meanwhile.len() >= before.0.len() + 7, "{meanwhile:?}");
+        assert!(files()?.starts_with("nameserver 127.0.0.1\n"));
         let answer = owner.sh(&query)?;
         assert!(answer.parse::<Ipv4Addr>().is_ok(), "{answer}");
         client.docker(&[end])?;
         client.ended()?;
         if end == "stop" {
-            assert_eq!(of_ipv6()?, before);
+            assert_eq!((routing(&network)?, files()?), before);
         }
         // It leaves for the laptop's network, where there is no such address.
         let lost = owner.connection(&address, 7001)?;
@@ -398,55 +280,6 @@ except OSError as error:
     Ok(())
 }
 
-/// Where the client's own subnet is a part of the cluster's, what the cluster hands out leads there: by the environment, and by its DNS.
-#[test]
-fn d6_o5_a_network_with_the_clusters_addresses() -> Outcome {
-    let namespace = Namespace::new()?.with_things()?;
-    let [early, late] = free_addresses(&namespace)?;
-    let service = |name: &str, address: Ipv4Addr| {
-        let at = format!("spec:\n  clusterIP: {address}");
-        service_for(name, 7001, "thing1", 80).replace("spec:", &at)
-    };
-    namespace.apply(&service("early", early))?;
-    let namespace = namespace.with_target()?;
-    let subnet = format!("{}/24", Ipv4Addr::from(u32::from(early) & !255));
-    let network = Network::with(&namespace.cluster, &["--subnet", &subnet])?;
-    let client = Client::of(&namespace)
-        .docker(&[&ADMIN[..], &["--network", &network.0]].concat())
-        .start(&[])?;
-    let app = App::idle(&client)?;
-    assert_eq!(app.sh("echo $EARLY_SERVICE_HOST")?, early.to_string());
-    assert_eq!(app.get(&format!("http://{early}:7001"))?, "thing1");
-
-    namespace.apply(&service("late", late))?;
-    eventually("the late one in the cluster", || {
-        Caller::new(&namespace).get("http://late:7001")
-    })?;
-    let end = app.connection(&late.to_string(), 7001)?;
-    assert!(
-        !end.contains("connected"),
-        "nobody has handed it out: {end}"
-    );
-    assert_eq!(app.get("http://late:7001")?, "thing1");
-    // First those that are on the network.
-    drop((app, client));
-    drop(network);
-    Ok(())
-}
-
-/// Two addresses of the cluster's Services that none has, in a subnet whose first addresses are Docker's to give.
-fn free_addresses(namespace: &Namespace) -> Result<[Ipv4Addr; 2]> {
-    let used = namespace.kubectl("get services -A -o jsonpath={.items[*].spec.clusterIP}")?;
-    let one: Ipv4Addr = namespace
-        .kubectl("get service thing1 -o jsonpath={.spec.clusterIP}")?
-        .parse()?;
-    let mut free = (100..250)
-        .map(|last| Ipv4Addr::from(u32::from(one) & !255 | last))
-        .filter(|address| !used.split(' ').any(|used| used == address.to_string()));
-    let mut next = || free.next().context("a free address");
-    Ok([next()?, next()?])
-}
-
 /// What is missing is named, and nothing is done by halves.
 #[test]
 fn s2_what_transparent_mode_needs_is_named() -> Outcome {
@@ -475,7 +308,7 @@ fn s2_what_transparent_mode_needs_is_named() -> Outcome {
 #[test]
 fn w1_a_socket_bound_to_a_device() -> Outcome {
     let (_namespace, client, app) = connected()?;
-    let address = client.docker(&["inspect", "-f", "{{.NetworkSettings.IPAddress}}"])?;
+    let address = client.address()?;
     let fetch = |interface: &str| {
         app.try_sh(&format!(
             "curl -sS --fail --max-time 5 --interface {interface} http://thing1:7001"

@@ -81,9 +81,15 @@ impl App {
 
     /// Runs `command` of another image.
     pub fn of(client: &Client, image: &str, command: &[&str]) -> Result<App> {
+        App::by(client, &[], image, command)
+    }
+
+    /// The same by one of [`USERS`].
+    pub fn by(client: &Client, user: &[&str], image: &str, command: &[&str]) -> Result<App> {
         let network = format!("--net=container:{}", client.name);
         let environment = format!("--env-file={}", client.env_file().display());
-        App::run(&client.cluster, &[&network, &environment], image, command)
+        let options = [&[network.as_str(), &environment], user].concat();
+        App::run(&client.cluster, &options, image, command)
     }
 
     /// Runs `command` in a container of its own on a network of Docker's, where it is known by its name.

@@ -155,6 +155,11 @@ impl Client {
         Client::of(namespace).start(options)
     }
 
+    /// The same with NET_ADMIN, and so in transparent mode.
+    pub fn transparent(namespace: &Namespace, options: &[&str]) -> Result<Client> {
+        Client::of(namespace).docker(&ADMIN).start(options)
+    }
+
     /// Waits for the line that says so.
     pub fn ready(&self) -> Result<()> {
         eventually(READY, || {
@@ -223,6 +228,12 @@ impl Client {
     /// Runs `docker VERB … NAME`.
     pub fn docker(&self, words: &[&str]) -> Result<String> {
         run(Command::new("docker").args(words).arg(&self.name))
+    }
+
+    /// Its address on Docker's default network.
+    pub fn address(&self) -> Result<String> {
+        let format = "{{.NetworkSettings.IPAddress}}";
+        Ok(self.docker(&["inspect", "-f", format])?.trim().to_owned())
     }
 
     /// The file for `docker run --env-file`.

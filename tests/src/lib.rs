@@ -12,6 +12,7 @@ pub mod namespace;
 pub mod outcome;
 pub mod programs;
 pub mod readme;
+pub mod rootless;
 pub mod scenarios;
 pub mod seed;
 pub mod shell;

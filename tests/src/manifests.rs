@@ -1,6 +1,6 @@
 //! What is applied to the cluster. The target is what `deploy/` has for users.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use std::fs;
 use std::path::PathBuf;
 
@@ -13,6 +13,9 @@ pub const THING2_PORT: u16 = 7002;
 
 /// A target under all restrictions that a pod can have, with a container beside it that has the same environment.
 pub const HARD_TARGET: &str = include_str!("../manifests/hard-target.yaml");
+
+/// The image of small scripts.
+pub const BUSYBOX: &str = "telepresence-test/busybox:1";
 
 /// The root of the repository.
 pub fn repository() -> PathBuf {
@@ -28,6 +31,26 @@ pub fn deploy(name: &str) -> Result<String> {
 /// The README's Deployment of the proxy.
 pub fn target() -> Result<String> {
     deploy("telepresence-deployment.yaml")
+}
+
+/// The same with more fields of the pod, and more containers beside the proxy: YAML of one line each.
+pub fn target_with(fields: &[&str], containers: &[&str]) -> Result<String> {
+    const CONTAINERS: &str = "      containers:\n";
+    let target = target()?;
+    ensure!(target.matches(CONTAINERS).count() == 1, "{target}");
+    let fields: String = fields.iter().map(|one| format!("      {one}\n")).collect();
+    let containers: String = containers
+        .iter()
+        .map(|one| format!("      - {one}\n"))
+        .collect();
+    Ok(target.replace(CONTAINERS, &(fields + CONTAINERS + &containers)))
+}
+
+/// A field for [`target_with`]: an address (ADDRESS/PREFIX) on the pod's loopback interface, of which the cluster does not know.
+pub fn own_address(address: &str) -> String {
+    format!(
+        "initContainers: [{{name: address, image: '{BUSYBOX}', command: [ip, address, add, {address}, dev, lo], securityContext: {{capabilities: {{add: [NET_ADMIN]}}}}}}]"
+    )
 }
 
 /// The README's Service, the first document of `deploy/yourcode.yaml`.
@@ -51,10 +74,25 @@ spec:
     )
 }
 
+/// A Service `name` at `port` of pods with that label, for TCP and for UDP.
+pub fn service_for_both(name: &str, port: u16) -> String {
+    format!(
+        "apiVersion: v1
+kind: Service
+metadata: {{name: {name}}}
+spec:
+  selector: {{name: {name}}}
+  ports:
+  - {{name: tcp, protocol: TCP, port: {port}}}
+  - {{name: udp, protocol: UDP, port: {port}}}
+---
+"
+    )
+}
+
 /// A pod that runs a script of busybox, ready when `port` answers.
 pub fn busybox(name: &str, port: u16, script: &str) -> String {
-    let image = "telepresence-test/busybox:1";
-    pod(name, image, &["sh", "-c", script], port, "")
+    pod(name, BUSYBOX, &["sh", "-c", script], port, "")
 }
 
 /// A pod that runs `command`, ready when `port` answers, and has `more` containers.

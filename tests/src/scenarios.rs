@@ -86,7 +86,7 @@ pub const CLAIMED: &[Scenario] = &[
     ),
     (
         "O18",
-        "The tunnel's own listeners are refused as targets, so that no connection goes in circles",
+        "The proxy itself is refused as a target, and a connection to the code's own port in the pod comes to the code once",
     ),
     (
         "D1",
@@ -97,8 +97,16 @@ pub const CLAIMED: &[Scenario] = &[
         "The search list, ndots and the other options of the resolver are the pod's, and so are its host aliases",
     ),
     (
+        "D3",
+        "An answer too long for a datagram is cut there, and whole by TCP",
+    ),
+    (
         "D4",
         "Every resolver finds the cluster's names: glibc's, musl's, Go's own and those of Java, Node and Python",
+    ),
+    (
+        "D5",
+        "A nameserver that does not answer is passed over, and holds up nothing else",
     ),
     (
         "D6",
