@@ -303,6 +303,42 @@ print(s.recv(100))"
     Ok(())
 }
 
+/// By name and by address, with the client's SOCKS5 proxy in between, whatever the mode (RFC 1928 7).
+#[test]
+fn o17_datagrams_by_socks() -> Outcome {
+    const ASK: &str = "import ipaddress, socket, struct, sys
+control = socket.create_connection(('127.0.0.1', 1080))
+control.sendall(bytes([5, 1, 0]))
+assert control.recv(2) == bytes([5, 0])
+control.sendall(bytes([5, 3, 0, 1]) + bytes(6))
+reply = control.recv(10)
+assert reply[1] == 0, reply
+relay = socket.inet_ntoa(reply[4:8]), struct.unpack('!H', reply[8:])[0]
+asking = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+asking.settimeout(10)
+for host in sys.argv[1:]:
+    try:
+        to = bytes([1]) + ipaddress.IPv4Address(host).packed
+    except ValueError:
+        to = bytes([3, len(host)]) + host.encode()
+    asking.sendto(bytes(3) + to + struct.pack('!H', 9000) + b'echo', relay)
+    answer = asking.recv(1000)
+    print(answer[10:].decode(), struct.unpack('!H', answer[8:10])[0])";
+    let namespace = Namespace::new()?.with_things()?.with_target()?;
+    namespace.apply(&peer())?;
+    namespace.ready("pod/peer")?;
+    let address = namespace.kubectl("get service peer -o jsonpath={.spec.clusterIP}")?;
+    for docker in [&[][..], &ADMIN] {
+        let client = Client::of(&namespace).docker(docker).start(&[])?;
+        let app = App::idle(&client)?;
+        let said = eventually("the Service", || {
+            programs::run(&app, ASK, &["peer", &address])
+        })?;
+        assert_eq!(said, ["echo 9000"; 2].join("\n"), "{docker:?}");
+    }
+    Ok(())
+}
+
 /// The pod's port is open, whoever listens here.
 #[test]
 fn w1_a_peer_does_not_learn_that_nobody_listens() -> Outcome {

@@ -12,6 +12,7 @@ use tests::command::{Background, eventually, run};
 use tests::manifests::{BUSYBOX, busybox, own_address, service_for, target_with};
 use tests::namespace::Namespace;
 use tests::outcome::Outcome;
+use tests::programs::{self, PROGRAMS};
 use tests::shell::{Shell, assert_reset};
 
 const URL: &str = "postgresql://yourcode:yourcode@somewhere.someplace.cloud.example.com/yourcode";
@@ -249,6 +250,56 @@ fn l8_the_end_leaves_nothing_in_the_network() -> Outcome {
         let lost = owner.try_sh(&query)?;
         assert!(!lost.status.success(), "{end}: {lost:?}");
     }
+    Ok(())
+}
+
+/// Rules of others in the same network stay, and do their part.
+#[test]
+fn l8_rules_of_others() -> Outcome {
+    const RULES: &str = "table inet own {
+  chain refused { type filter hook output priority 0; tcp dport 7777 reject with tcp reset; }
+  chain redirected { type nat hook output priority -100; ip daddr 127.0.0.1 tcp dport 8888 redirect to :8000; }
+}";
+    const CONNECT: &str = "import socket
+try:
+    socket.create_connection(('127.0.0.1', 7777), 10)
+except OSError as error:
+    print(type(error).__name__)";
+    let namespace = Namespace::new()?.with_things()?.with_target()?;
+    let serve = format!(
+        "mkdir /www && echo own >/www/index.html && echo '{RULES}' | nft -f - && exec python3 -m http.server --directory /www 8000"
+    );
+    let owner = App::run(&namespace.cluster, &ADMIN, PROGRAMS, &["sh", "-c", &serve])?;
+    let rules = || owner.sh("nft list ruleset");
+    let fetch = |url: &str| {
+        let script =
+            format!("import requests; print(requests.get('{url}', timeout=10).text, end='')");
+        programs::run(&owner, &script, &[])
+    };
+    let works = || -> Outcome {
+        eventually("the redirected port", || {
+            let page = fetch("http://127.0.0.1:8888")?;
+            ensure!(page == "own", "{page}");
+            Ok(())
+        })?;
+        assert_eq!(
+            programs::run(&owner, CONNECT, &[])?,
+            "ConnectionRefusedError"
+        );
+        Ok(())
+    };
+    works()?;
+    let before = rules()?;
+    let network = format!("container:{}", owner.name);
+    let client = Client::of(&namespace)
+        .docker(&[&ADMIN[..], &["--network", &network]].concat())
+        .start(&[])?;
+    assert_eq!(fetch("http://thing1:7001")?, "thing1");
+    works()?;
+    assert!(rules()?.contains(before.trim_end()));
+    client.docker(&["stop"])?;
+    client.ended()?;
+    assert_eq!(rules()?, before);
     Ok(())
 }
 
