@@ -121,12 +121,20 @@ fn m1_new_keys_under_load() -> Outcome {
     namespace.ready("pod/bulk")?;
     let ssh = Ssh::new(&namespace)?;
     let (ssh, proxy) = ssh.listen("-D", "", &["-v", "-o", "RekeyLimit=1M"])?;
-    let script = format!(
-        "curl -sS --fail --max-time 60 --socks5-hostname {proxy} http://bulk/bulk | md5sum"
-    );
-    let mut download = app::elsewhere(&namespace.cluster, "host", &["sh", "-c", &script]);
+    let fetch = |page: &str, then: &str| {
+        let script = format!(
+            "curl -sS --fail --max-time 60 --socks5-hostname {proxy} http://bulk/{page} {then}"
+        );
+        run(&mut app::elsewhere(
+            &namespace.cluster,
+            "host",
+            &["sh", "-c", &script],
+        ))
+    };
+    // Where a Service leads is known some time after its pod is ready.
+    eventually("the Service", || fetch("sum", ""))?;
     let sum = Caller::of(&namespace, "pod/bulk", "bulk").sh("cat /www/sum")?;
-    assert_eq!(run(&mut download)?.trim_end(), sum);
+    assert_eq!(fetch("bulk", "| md5sum")?.trim_end(), sum);
     let said = ssh.said()?;
     assert!(
         said.matches("SSH2_MSG_NEWKEYS received").count() > 8,
