@@ -39,6 +39,15 @@ fn d6_the_surroundings_stay_local() -> Outcome {
     Ok(())
 }
 
+/// Waits until `place` gets `page` from `url`.
+fn shows(place: &App, url: &str, page: &str) -> Result<()> {
+    eventually(page, || {
+        let got = place.get(url)?;
+        ensure!(got == page, "{got}");
+        Ok(())
+    })
+}
+
 /// The laptop reaches the code by a port that Docker publishes, and the code the laptop by the name that Docker has for it.
 #[test]
 fn d6_the_laptop() -> Outcome {
@@ -70,11 +79,7 @@ fn d6_the_laptop() -> Outcome {
     let published = client.docker(&["port"])?;
     let (_, published) = published.split_once("-> ").context("a published port")?;
     let url = format!("http://{}", published.trim());
-    eventually("the code", || {
-        let page = laptop.get(&url)?;
-        ensure!(page == "local code", "{page}");
-        Ok(())
-    })?;
+    shows(&laptop, &url, "local code")?;
     assert_eq!(
         app.get(&format!("http://host.docker.internal:{port}"))?,
         "laptop"
@@ -137,11 +142,7 @@ fn d6_a_neighbour_by_its_name() -> Outcome {
     let url = format!("http://{}:7001", neighbour.name);
     let client = Client::of(&namespace).docker(&on_network).start(&[])?;
     let app = App::idle(&client)?;
-    eventually("the neighbour", || {
-        let page = app.get(&url)?;
-        ensure!(page == "neighbour", "{page}");
-        Ok(())
-    })?;
+    shows(&app, &url, "neighbour")?;
     assert_eq!(app.get("http://thing1:7001")?, "thing1");
     drop((app, client));
 
@@ -207,11 +208,7 @@ fn d6_o5_names_that_the_user_chooses() -> Outcome {
 
     let client = Client::of(&namespace).docker(&docker).start(&[])?;
     let app = App::idle(&client)?;
-    eventually("the Service", || {
-        let page = app.get(&url)?;
-        ensure!(page == "thing1", "{page}");
-        Ok(())
-    })?;
+    shows(&app, &url, "thing1")?;
     assert_local(&app.connection("listed.example", 7001)?);
     drop((app, client));
 
@@ -223,11 +220,7 @@ fn d6_o5_names_that_the_user_chooses() -> Outcome {
     ];
     let client = Client::of(&namespace).docker(&docker).start(&chosen)?;
     let app = App::idle(&client)?;
-    eventually("the neighbour", || {
-        let page = app.get(&url)?;
-        ensure!(page == "neighbour", "{page}");
-        Ok(())
-    })?;
+    shows(&app, &url, "neighbour")?;
     // A resolver asks for this one first, whichever of the two is meant.
     let whole = format!("{}.{}.svc.cluster.local", neighbour.name, namespace.name);
     let lookup = app.try_sh(&format!("getent hosts {whole}"))?;
